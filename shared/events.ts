@@ -1,0 +1,194 @@
+import { createHash } from 'node:crypto';
+import type { CloudEventV1 } from 'cloudevents';
+import { z } from 'zod';
+import { modelName } from './config.ts';
+import { DandelionError } from './errors.ts';
+
+/** A CloudEvent 1.0 as a plain object (attributes at the top level, `data` already parsed). */
+export type Event<Data = unknown> = CloudEventV1<Data>;
+
+/** Class names become folders, JSON keys and Kibana terms: letters, digits, space and `_.-`, 63 at most. */
+export const classLabel = z
+  .string()
+  .regex(
+    /^[A-Za-z0-9][A-Za-z0-9 _.-]{0,62}$/,
+    'a label starts with a letter or digit, then letters, digits, space, "_", "." or "-", 63 characters at most',
+  );
+
+const classCounts = z.record(classLabel, z.number().int().nonnegative());
+const rejection = z.object({ source: z.string(), reason: z.string() });
+export type Rejection = z.infer<typeof rejection>;
+
+/** Model versions: `v` and ten hex digits of the train event's digest; DNS-safe. */
+export const modelVersion = z.string().regex(/^v[0-9a-f]{10}$/);
+const modelReference = z.object({ name: modelName, version: modelVersion });
+
+/** Where photos come from. `uri` is an `http(s)://` or `file://` address. */
+export const imageSource = z.object({
+  kind: z.enum(['manifest', 'folder', 'archive']),
+  uri: z.url({ protocol: /^(https?|file)$/ }),
+});
+export type ImageSource = z.infer<typeof imageSource>;
+
+const datasetSummary = z.object({
+  version: z.string(),
+  images: z.number().int(),
+  classes: classCounts,
+  splits: z.object({ train: z.number().int(), validation: z.number().int(), test: z.number().int() }),
+});
+
+const perClass = z.record(
+  classLabel,
+  z.object({ precision: z.number(), recall: z.number(), f1: z.number(), support: z.number().int() }),
+);
+
+/** Quality of a classifier on one split; rates are 0 to 1. */
+export const metricsSummary = z.object({
+  images: z.number().int(),
+  accuracy: z.number(),
+  /** 95 % interval of the accuracy. */
+  interval: z.tuple([z.number(), z.number()]),
+  rocAuc: z.number(),
+  /** Expected calibration error. */
+  ece: z.number(),
+  perClass,
+});
+export type MetricsSummary = z.infer<typeof metricsSummary>;
+
+/** One check of the promotion gate. */
+export const gateCheck = z.object({
+  check: z.string(),
+  passed: z.boolean(),
+  value: z.number(),
+  limit: z.number(),
+  detail: z.string(),
+});
+export type GateCheck = z.infer<typeof gateCheck>;
+
+const verdict = z.object({
+  model: modelReference,
+  dataset: datasetSummary,
+  checks: z.array(gateCheck),
+  /** On the test split. */
+  metrics: metricsSummary,
+  champion: z.object({ version: modelVersion, metrics: metricsSummary }).nullable(),
+});
+
+/** Data schema of every event type; the key is the CloudEvent `type`. */
+export const eventSchemas = {
+  'dev.dandelion.retrain.requested.v1': z.object({
+    model: modelName,
+    source: imageSource,
+    /** Seeds split, training and resampling: same seed, same dataset, same model. */
+    seed: z.number().int().nonnegative().default(1),
+    reason: z.string().optional(),
+  }),
+  'dev.dandelion.images.ingested.v1': z.object({
+    model: modelName,
+    ingestion: z.string(),
+    seed: z.number().int(),
+    images: z.number().int(),
+    classes: classCounts,
+    /** How many of `images` were in the object store already. */
+    reused: z.number().int(),
+    duplicates: z.object({ exact: z.number().int(), near: z.number().int() }),
+    rejectedCount: z.number().int(),
+    /** The first 500; all of them are in the table `rejections`. */
+    rejected: z.array(rejection),
+  }),
+  'dev.dandelion.features.stored.v1': z.object({
+    model: modelName,
+    ingestion: z.string(),
+    seed: z.number().int(),
+    dataset: datasetSummary,
+    /** What made the features: numbers a photo, and the side in pixels of the square it looks at. */
+    extractor: z.object({ id: z.string(), dimension: z.number().int(), inputSize: z.number().int() }),
+    rejectedCount: z.number().int(),
+  }),
+  'dev.dandelion.model.trained.v1': z.object({
+    model: modelReference,
+    dataset: datasetSummary,
+    runId: z.string(),
+    trainingMs: z.number(),
+    engine: z.string(),
+    /** On the validation split. */
+    metrics: metricsSummary,
+  }),
+  'dev.dandelion.model.approved.v1': verdict,
+  'dev.dandelion.model.rejected.v1': verdict,
+  'dev.dandelion.model.deployed.v1': z.object({
+    model: modelReference,
+    previous: modelVersion.nullable(),
+    metrics: metricsSummary,
+  }),
+  /** The answer to any event that carries a photo; data as predict answers over plain HTTP. */
+  'dev.dandelion.prediction.made.v1': z.looseObject({ model: modelReference, latencyMs: z.number() }),
+} as const satisfies Record<string, z.ZodType>;
+
+export type EventType = keyof typeof eventSchemas;
+export type EventData<Type extends EventType> = z.output<(typeof eventSchemas)[Type]>;
+
+/**
+ * Checks that an event is of the expected type and that its data fit the schema.
+ *
+ * @throws DandelionError `bad-event` when the type differs, `bad-data` naming each wrong field
+ */
+export function parseEventData<Type extends EventType>(
+  event: Event | undefined,
+  type: Type,
+): EventData<Type> {
+  if (event === undefined) {
+    throw new DandelionError('bad-event', `Send a CloudEvent of type ${type}; the request carries none.`);
+  }
+  if (event.type !== type) {
+    throw new DandelionError('bad-event', `Expected an event of type ${type}, got ${event.type}.`);
+  }
+  const parsed = eventSchemas[type].safeParse(event.data);
+  if (!parsed.success) {
+    const faults = parsed.error.issues.map((issue) => `${issue.path.join('.') || 'data'}: ${issue.message}`);
+    throw new DandelionError('bad-data', `The data of ${type} do not fit: ${faults.join('; ')}.`);
+  }
+  return parsed.data as EventData<Type>;
+}
+
+/** Hex SHA-256 over parts; a length prefix keeps `ab`,`c` apart from `a`,`bc`. */
+export function digestOf(...parts: (string | Uint8Array)[]): string {
+  const hash = createHash('sha256');
+  for (const part of parts) {
+    const bytes = typeof part === 'string' ? Buffer.from(part) : part;
+    hash.update(`${bytes.length}:`).update(bytes);
+  }
+  return hash.digest('hex');
+}
+
+/** The ledger's name of a run: the same event sent twice to a function is one run. */
+export function runIdOf(functionName: string, source: string, id: string): string {
+  return digestOf(functionName, source, id).slice(0, 32);
+}
+
+/** A result's id depends on function and input alone, so a repeat downstream is a duplicate, not new work. */
+export function resultIdOf(functionName: string, source: string, id: string): string {
+  return digestOf('result', functionName, source, id).slice(0, 32);
+}
+
+/** The version of the model that training on this event makes. */
+export function modelVersionOf(source: string, id: string): string {
+  return `v${digestOf('model', source, id).slice(0, 10)}`;
+}
+
+/** Builds a typed event; `time` is now unless given. */
+export function createEvent<Type extends EventType>(event: {
+  type: Type;
+  source: string;
+  id: string;
+  data: EventData<Type>;
+  subject?: string;
+  traceparent?: string;
+}): Event {
+  return {
+    specversion: '1.0',
+    time: new Date().toISOString(),
+    datacontenttype: 'application/json',
+    ...event,
+  };
+}
