@@ -1,0 +1,132 @@
+import { z } from 'zod';
+import { DandelionError } from '../errors.ts';
+import type { LinearHead } from './backbone.ts';
+
+const floats = z.base64().transform((text, context) => {
+  const bytes = Buffer.from(text, 'base64');
+  if (bytes.length % 4 === 0) {
+    return Float32Array.from({ length: bytes.length / 4 }, (_, i) => bytes.readFloatLE(i * 4));
+  }
+  context.addIssue({ code: 'custom', message: 'the length is no multiple of 4 bytes' });
+  return z.NEVER;
+});
+
+const pathEntry = z.object({
+  regularisation: z.number(),
+  temperature: z.number(),
+  logLoss: z.number(),
+  logLossError: z.number(),
+  accuracy: z.number(),
+});
+
+const crossValidationSchema = z.object({
+  folds: z.number().int(),
+  /** Of the strength chosen, on held-out photos, with temperature. */
+  accuracy: z.number(),
+  logLoss: z.number(),
+  /** All that were compared: their best temperature, their log-loss with it and its error over the folds. */
+  table: z.array(pathEntry),
+});
+
+const headSchema = z.object({
+  format: z.literal('dandelion-head-v1'),
+  classes: z.array(z.string()).min(2),
+  dimension: z.number().int().positive(),
+  weights: floats,
+  bias: floats,
+  temperature: z.number().positive(),
+  regularisation: z.number().positive(),
+  crossValidation: crossValidationSchema,
+  history: z.array(z.object({ step: z.number().int(), loss: z.number() })),
+  backend: z.enum(['tfjs-wasm', 'tfjs-node']),
+});
+
+/** A trained linear classifier on raw features: standardisation and temperature are folded into it. */
+export interface TrainedHead extends LinearHead {
+  /** Names of the classes, in the order of the columns. */
+  classes: string[];
+  /** Length of a feature vector. */
+  dimension: number;
+  /** By what the logits were divided to be calibrated. */
+  temperature: number;
+  /** The chosen factor of the L2 penalty. */
+  regularisation: number;
+  crossValidation: z.infer<typeof crossValidationSchema>;
+  /** Loss of the final fit, with penalty, an iteration each. */
+  history: { step: number; loss: number }[];
+  backend: 'tfjs-wasm' | 'tfjs-node';
+}
+
+/**
+ * Class probabilities of `n` photos.
+ *
+ * @param features row-major [n, dimension]
+ * @returns row-major [n, classes]; rows sum to 1
+ * @throws DandelionError `internal` when the features are not of the head's dimension
+ */
+export function applyHead(head: LinearHead, features: Float32Array, n: number): Float32Array {
+  const classes = head.bias.length;
+  const dimension = head.weights.length / classes;
+  if (features.length !== n * dimension) {
+    throw new DandelionError(
+      'internal',
+      `The head takes ${dimension} features a photo; it got ${features.length} for ${n} photos.`,
+    );
+  }
+  const probabilities = new Float32Array(n * classes);
+  const logits = new Float64Array(classes);
+  for (let photo = 0; photo < n; photo += 1) {
+    logits.set(head.bias);
+    for (let feature = 0; feature < dimension; feature += 1) {
+      const value = features[photo * dimension + feature] ?? 0;
+      for (let c = 0; c < classes; c += 1) {
+        logits[c] = (logits[c] ?? 0) + value * (head.weights[feature * classes + c] ?? 0);
+      }
+    }
+    probabilities.set(softmax(logits), photo * classes);
+  }
+  return probabilities;
+}
+
+/** Exponentials that sum to 1; the largest logit is taken off first, so none overflows. */
+export function softmax(logits: Float64Array): Float64Array {
+  const highest = logits.reduce((a, b) => Math.max(a, b), Number.NEGATIVE_INFINITY);
+  const powers = logits.map((logit) => Math.exp(logit - highest));
+  const sum = powers.reduce((a, b) => a + b, 0);
+  return powers.map((power) => power / sum);
+}
+
+function base64(values: Float32Array): string {
+  const bytes = Buffer.alloc(values.length * 4);
+  for (const [i, value] of values.entries()) bytes.writeFloatLE(value, i * 4);
+  return bytes.toString('base64');
+}
+
+/** The head as a JSON file (UTF-8); weights as base64 of little-endian 32-bit floats. */
+export function serialiseHead(head: TrainedHead): Uint8Array {
+  const { weights, bias, ...rest } = head;
+  const file = { format: 'dandelion-head-v1', ...rest, weights: base64(weights), bias: base64(bias) };
+  return Buffer.from(JSON.stringify(file));
+}
+
+/**
+ * Reads a head file.
+ *
+ * @throws DandelionError `model-broken` when it is not one or its parts do not fit each other
+ */
+export function parseHead(bytes: Uint8Array): TrainedHead {
+  const { format: _, ...head } = parseFile(bytes);
+  const classes = head.classes.length;
+  if (head.bias.length !== classes || head.weights.length !== classes * head.dimension) {
+    throw new DandelionError('model-broken', 'The head has weights for other classes; train again.');
+  }
+  return head;
+}
+
+function parseFile(bytes: Uint8Array): z.output<typeof headSchema> {
+  try {
+    return headSchema.parse(JSON.parse(Buffer.from(bytes).toString('utf8')));
+  } catch (cause) {
+    throw new DandelionError('model-broken', 'The head file cannot be read; train again.', { cause });
+  }
+}

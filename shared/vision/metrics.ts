@@ -1,0 +1,248 @@
+import { DandelionError } from '../errors.ts';
+import type { MetricsSummary } from '../events.ts';
+import { type Random, seededRandom } from './random.ts';
+
+/** Photos whose highest probability falls into one interval. */
+export interface CalibrationBin {
+  /** Upper end of the interval, inclusive. */
+  upTo: number;
+  photos: number;
+  /** Mean of the highest probabilities. */
+  confidence: number;
+  accuracy: number;
+}
+
+/** Everything measured on one split. */
+export interface ClassifierReport {
+  summary: MetricsSummary;
+  /** Photos by true class (row) and predicted class (column). */
+  confusion: number[][];
+  /** Mean of -log of the probability of the true class. */
+  logLoss: number;
+  /** 95 % interval of the ROC AUC: percentiles of 1000 stratified bootstrap samples. */
+  rocAucInterval: [number, number];
+  /** Class against all others: area, and the curve as [false positive rate, true positive rate]. */
+  roc: Record<string, { auc: number; curve: [number, number][] }>;
+  calibration: CalibrationBin[];
+}
+
+/** The usual number (Guo et al., 2017): figures of others can be compared. */
+const CALIBRATION_BINS = 15;
+
+const BOOTSTRAP_SAMPLES = 1000;
+
+/** 97.5th percentile of the standard normal distribution. */
+const Z_95 = 1.959963984540054;
+
+/** Below this a probability counts as this, so that one sure mistake does not make the log-loss infinite. */
+const SMALLEST_PROBABILITY = 1e-12;
+
+/**
+ * Measures a classifier's probabilities against the truth.
+ *
+ * `interval` is Wilson's: unlike the normal approximation it holds for few photos and for accuracies near 1
+ * (Brown, Cai and DasGupta, 2001), and unlike a bootstrap it does not collapse when every answer is right.
+ * `rocAuc` is binary for two classes, for more the mean of each class against the others; a class without
+ * positives or negatives is left out, and 0.5 stands where no class has both.
+ *
+ * @param probabilities row-major [photos, classes]
+ * @param labels index into `classes`, [photos]
+ * @param options.seed draws the bootstrap samples of `rocAucInterval`
+ * @throws DandelionError `no-images` without a photo, `internal` when the lengths do not fit
+ */
+export function evaluateClassifier(
+  probabilities: Float32Array,
+  labels: Int32Array,
+  classes: readonly string[],
+  options: { seed: number },
+): ClassifierReport {
+  const images = labels.length;
+  if (images === 0) throw new DandelionError('no-images', 'There is no photo to measure the model on.');
+  if (probabilities.length !== images * classes.length) {
+    throw new DandelionError(
+      'internal',
+      `${images} photos of ${classes.length} classes need ${images * classes.length} probabilities, not ${probabilities.length}.`,
+    );
+  }
+  const predictions = Array.from({ length: images }, (_, photo) => {
+    const own = probabilities.subarray(photo * classes.length, (photo + 1) * classes.length);
+    const confidence = Math.max(...own);
+    const predicted = own.indexOf(confidence);
+    return { predicted, confidence, right: predicted === labels[photo] };
+  });
+  const confusion = classes.map((_, truth) =>
+    classes.map(
+      (_, answer) => predictions.filter((p, i) => labels[i] === truth && p.predicted === answer).length,
+    ),
+  );
+  const correct = predictions.filter(({ right }) => right).length;
+  const rankings = classes.map((_, c) => rank(probabilities, labels, classes.length, c));
+  const calibration = calibrationBins(predictions);
+  const gap = calibration.reduce((sum, bin) => sum + bin.photos * Math.abs(bin.accuracy - bin.confidence), 0);
+  return {
+    summary: {
+      images,
+      accuracy: correct / images,
+      interval: wilsonInterval(correct, images),
+      rocAuc: macroAuc(rankings),
+      ece: gap / images,
+      perClass: Object.fromEntries(classes.map((name, c) => [name, classScores(confusion, c)])),
+    },
+    confusion,
+    logLoss: logLoss(probabilities, labels, classes.length),
+    rocAucInterval: bootstrapAuc(rankings, labels, seededRandom(options.seed)),
+    roc: Object.fromEntries(
+      classes.map((name, c) => {
+        const ranking = rankings[c] ?? [];
+        return [name, { auc: areaUnderCurve(ranking) ?? 0.5, curve: rocCurve(ranking) }];
+      }),
+    ),
+    calibration,
+  };
+}
+
+/**
+ * Wilson's 95 % interval of a share (Wilson, 1927).
+ *
+ * @returns lower and upper end, within 0 and 1
+ */
+export function wilsonInterval(successes: number, trials: number): [number, number] {
+  const share = successes / trials;
+  const denominator = 1 + Z_95 ** 2 / trials;
+  const centre = share + Z_95 ** 2 / (2 * trials);
+  const reach = Z_95 * Math.sqrt((share * (1 - share)) / trials + Z_95 ** 2 / (4 * trials ** 2));
+  return [
+    Math.max(0, Math.min(share, (centre - reach) / denominator)),
+    Math.min(1, Math.max(share, (centre + reach) / denominator)),
+  ];
+}
+
+function classScores(confusion: readonly number[][], c: number): MetricsSummary['perClass'][string] {
+  const hits = confusion[c]?.[c] ?? 0;
+  const support = (confusion[c] ?? []).reduce((a, b) => a + b, 0);
+  const answered = confusion.reduce((sum, row) => sum + (row[c] ?? 0), 0);
+  const precision = answered === 0 ? 0 : hits / answered;
+  const recall = support === 0 ? 0 : hits / support;
+  const f1 = hits === 0 ? 0 : (2 * precision * recall) / (precision + recall);
+  return { precision, recall, f1, support };
+}
+
+function logLoss(probabilities: Float32Array, labels: Int32Array, classes: number): number {
+  let total = 0;
+  for (const [photo, label] of labels.entries()) {
+    const probability = probabilities[photo * classes + label] ?? 0;
+    total -= Math.log(Math.max(SMALLEST_PROBABILITY, Math.min(1, probability)));
+  }
+  return total / labels.length;
+}
+
+function calibrationBins(predictions: readonly { confidence: number; right: boolean }[]): CalibrationBin[] {
+  const bins = Array.from({ length: CALIBRATION_BINS }, () => ({ photos: 0, confidence: 0, right: 0 }));
+  for (const { confidence, right } of predictions) {
+    const index = Math.min(CALIBRATION_BINS - 1, Math.max(0, Math.ceil(confidence * CALIBRATION_BINS) - 1));
+    const bin = bins[index];
+    if (bin === undefined) continue;
+    bin.photos += 1;
+    bin.confidence += confidence;
+    bin.right += right ? 1 : 0;
+  }
+  return bins.map(({ photos, confidence, right }, index) => ({
+    upTo: (index + 1) / CALIBRATION_BINS,
+    photos,
+    confidence: photos === 0 ? 0 : confidence / photos,
+    accuracy: photos === 0 ? 0 : right / photos,
+  }));
+}
+
+/** A photo in the order of falling score; photos of equal score share a `tie`. */
+interface Ranked {
+  photo: number;
+  tie: number;
+  positive: boolean;
+}
+
+function rank(probabilities: Float32Array, labels: Int32Array, classes: number, c: number): Ranked[] {
+  const score = (photo: number) => probabilities[photo * classes + c] ?? 0;
+  const order = [...labels.keys()].sort((a, b) => score(b) - score(a));
+  let tie = 0;
+  return order.map((photo, place) => {
+    const previous = order[place - 1];
+    if (previous !== undefined && score(previous) !== score(photo)) tie += 1;
+    return { photo, tie, positive: labels[photo] === c };
+  });
+}
+
+/**
+ * The ROC curve, from [0, 0] to [1, 1]: its corners alone, equal scores as one slanted line.
+ *
+ * @returns empty when there are no positives or no negatives
+ */
+function rocCurve(ranking: readonly Ranked[]): [number, number][] {
+  const positives = ranking.filter(({ positive }) => positive).length;
+  const negatives = ranking.length - positives;
+  if (positives === 0 || negatives === 0) return [];
+  const points: [number, number][] = [[0, 0]];
+  let [x, y] = [0, 0];
+  for (const [place, { tie, positive }] of ranking.entries()) {
+    if (positive) y += 1;
+    else x += 1;
+    if (ranking[place + 1]?.tie === tie) continue;
+    const [[beforeX, beforeY] = [-1, -1], [lastX, lastY] = [-1, -1]] = points.slice(-2);
+    const straight = (beforeX === lastX && lastX === x) || (beforeY === lastY && lastY === y);
+    if (straight && points.length > 1) points.pop();
+    points.push([x, y]);
+  }
+  return points.map(([x, y]) => [x / negatives, y / positives]);
+}
+
+/**
+ * The area under the ROC curve: the share of pairs of a positive and a negative that are in the right order,
+ * ties counted half (Hanley and McNeil, 1982).
+ *
+ * @param weights how often each photo counts; once without it
+ * @returns undefined when there are no positives or no negatives
+ */
+function areaUnderCurve(ranking: readonly Ranked[], weights?: Uint16Array): number | undefined {
+  let [positives, negatives, ordered, tiedPositives, tiedNegatives] = [0, 0, 0, 0, 0];
+  let tie = 0;
+  const closeTie = () => {
+    ordered += tiedNegatives * (positives + tiedPositives / 2);
+    positives += tiedPositives;
+    negatives += tiedNegatives;
+    [tiedPositives, tiedNegatives] = [0, 0];
+  };
+  for (const ranked of ranking) {
+    if (ranked.tie !== tie) closeTie();
+    tie = ranked.tie;
+    const weight = weights === undefined ? 1 : (weights[ranked.photo] ?? 0);
+    if (ranked.positive) tiedPositives += weight;
+    else tiedNegatives += weight;
+  }
+  closeTie();
+  return positives === 0 || negatives === 0 ? undefined : ordered / (positives * negatives);
+}
+
+function macroAuc(rankings: readonly Ranked[][], weights?: Uint16Array): number {
+  // The curves of two classes mirror each other: one area stands for both.
+  const used = rankings.length === 2 ? rankings.slice(1) : rankings;
+  const areas = used.map((ranking) => areaUnderCurve(ranking, weights)).filter((area) => area !== undefined);
+  return areas.length === 0 ? 0.5 : areas.reduce((a, b) => a + b, 0) / areas.length;
+}
+
+/** Percentile interval; each class keeps its number of photos in every sample (Efron and Tibshirani, 1993). */
+function bootstrapAuc(rankings: readonly Ranked[][], labels: Int32Array, random: Random): [number, number] {
+  const byClass = rankings.map((_, c) => [...labels.keys()].filter((photo) => labels[photo] === c));
+  const weights = new Uint16Array(labels.length);
+  const areas = Float64Array.from({ length: BOOTSTRAP_SAMPLES }, () => {
+    weights.fill(0);
+    for (const photos of byClass) {
+      for (let draw = 0; draw < photos.length; draw += 1) {
+        const photo = photos[Math.floor(random() * photos.length)] ?? 0;
+        weights[photo] = (weights[photo] ?? 0) + 1;
+      }
+    }
+    return macroAuc(rankings, weights);
+  }).sort();
+  const percentile = (share: number) => areas[Math.round(share * (BOOTSTRAP_SAMPLES - 1))] ?? 0.5;
+  return [percentile(0.025), percentile(0.975)];
+}
