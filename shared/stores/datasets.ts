@@ -1,0 +1,172 @@
+import { digestOf, type EventData } from '../events.ts';
+import type { Database } from './database.ts';
+
+export type Split = 'train' | 'validation' | 'test';
+export type DatasetSummary = EventData<'dev.dandelion.features.stored.v1'>['dataset'];
+
+/** A photo that may join a dataset. Photos of one near-duplicate group always share a split. */
+export interface DatasetCandidate {
+  sha256: string;
+  /** Where it came from, for people. */
+  source: string;
+  label: string;
+  group: string;
+  /** The split it was given when it first joined a dataset of this model. */
+  split: Split | null;
+  /** Splits that photos of its group were given before, in this ingestion or any other of the model. */
+  groupSplits: Split[];
+  qualityFlags: string[];
+}
+
+export interface DatasetImage {
+  sha256: string;
+  label: string;
+  group: string;
+  split: Split;
+}
+
+const SHARE_OF_TRAIN = 0.7;
+const SHARE_OF_TRAIN_AND_VALIDATION = 0.85;
+/** Each class keeps at least this many photos in validation and in test, as far as 3 in 10 of its photos allow. */
+const LEAST_HELD_OUT = 5;
+
+/**
+ * Gives every photo its split: 70/15/15 by a salted hash of its near-duplicate group, so that a photo's split
+ * depends on nothing but itself, and decided once, so that no photo ever moves from training into a test.
+ * A photo that joins groups of different splits is quarantined: either split would leak into the other.
+ */
+export function assignSplits(
+  model: string,
+  candidates: readonly DatasetCandidate[],
+): { images: DatasetImage[]; quarantined: DatasetCandidate[] } {
+  const images: DatasetImage[] = [];
+  const quarantined: DatasetCandidate[] = [];
+  for (const candidate of candidates) {
+    const { sha256, label, group, groupSplits } = candidate;
+    const isTorn = candidate.split === null && groupSplits.length > 1;
+    if (isTorn) quarantined.push(candidate);
+    else
+      images.push({
+        sha256,
+        label,
+        group,
+        split: candidate.split ?? groupSplits[0] ?? splitOfGroup(model, group),
+      });
+  }
+  const undecided = candidates.filter(({ split, groupSplits }) => split === null && groupSplits.length === 0);
+  const movable = new Set(undecided.map(({ group }) => group));
+  for (const label of new Set(images.map((image) => image.label))) {
+    for (const split of ['test', 'validation'] as const) fillHeldOut(model, images, movable, label, split);
+  }
+  return { images, quarantined };
+}
+
+/** Small classes: moves undecided groups from training, in hash order, until the split has its least number. */
+function fillHeldOut(
+  model: string,
+  images: DatasetImage[],
+  movable: ReadonlySet<string>,
+  label: string,
+  split: Split,
+): void {
+  const ofClass = images.filter((image) => image.label === label);
+  const least = Math.min(LEAST_HELD_OUT, Math.floor(ofClass.length * 0.3));
+  const spare = [...new Set(ofClass.filter((image) => image.split === 'train').map(({ group }) => group))]
+    .filter((group) => movable.has(group))
+    .sort((a, b) => fractionOfGroup(model, a) - fractionOfGroup(model, b));
+  const held = () => ofClass.filter((image) => image.split === split).length;
+  while (held() < least) {
+    const group = spare.pop();
+    if (group === undefined) return;
+    for (const image of images) if (image.group === group) image.split = split;
+  }
+}
+
+function splitOfGroup(model: string, group: string): Split {
+  const fraction = fractionOfGroup(model, group);
+  if (fraction < SHARE_OF_TRAIN) return 'train';
+  return fraction < SHARE_OF_TRAIN_AND_VALIDATION ? 'validation' : 'test';
+}
+
+function fractionOfGroup(model: string, group: string): number {
+  return Number.parseInt(digestOf('split', model, group).slice(0, 12), 16) / 2 ** 48;
+}
+
+/** The dataset's name: `d` and 12 hex digits of a digest over every photo, label and split. */
+export function datasetVersionOf(images: readonly DatasetImage[]): string {
+  const lines = images.map(({ sha256, label, split }) => `${sha256} ${split} ${label}`).sort();
+  return `d${digestOf(...lines).slice(0, 12)}`;
+}
+
+/** Counts of a snapshot, as events carry them. */
+export function summariseDataset(images: readonly DatasetImage[]): DatasetSummary {
+  const classes: Record<string, number> = {};
+  const splits = { train: 0, validation: 0, test: 0 };
+  for (const { label, split } of images) {
+    classes[label] = (classes[label] ?? 0) + 1;
+    splits[split] += 1;
+  }
+  const sorted = Object.fromEntries(Object.entries(classes).sort(([a], [b]) => (a < b ? -1 : 1)));
+  return { version: datasetVersionOf(images), images: images.length, classes: sorted, splits };
+}
+
+/** The photos of an ingestion that may join a dataset, with the split each was given before. */
+export function listCandidates(db: Database, ingestion: string): Promise<DatasetCandidate[]> {
+  return db<DatasetCandidate[]>`
+    with candidates as (
+      select distinct on (i.sha256) i.model, i.sha256, e.source, i.label, i.split, i.quality_flags,
+        coalesce(i.near_duplicate_group, i.sha256) as group_id
+      from ingestion_images e join images i on i.model = e.model and i.sha256 = e.sha256
+      where e.ingestion = ${ingestion}
+      order by i.sha256, e.source
+    )
+    select sha256, source, label, group_id as "group", split, quality_flags as "qualityFlags",
+      array(
+        select distinct o.split from images o
+        where o.model = c.model and coalesce(o.near_duplicate_group, o.sha256) = c.group_id and o.split is not null
+        order by o.split
+      ) as "groupSplits"
+    from candidates c order by sha256`;
+}
+
+/**
+ * Writes an immutable snapshot and the splits it decided, in one transaction. Writing the same snapshot again
+ * changes nothing.
+ */
+export async function storeDataset(
+  db: Database,
+  dataset: { model: string; ingestion: string; seed: number; images: readonly DatasetImage[] },
+): Promise<DatasetSummary> {
+  const { model, ingestion, seed, images } = dataset;
+  const summary = summariseDataset(images);
+  const { version } = summary;
+  await db.begin(async (transaction) => {
+    const created = await transaction`
+      insert into datasets ${transaction({ model, version, ingestion, seed, classes: transaction.json(Object.keys(summary.classes)) })}
+      on conflict do nothing returning version`;
+    if (created.length === 0) return;
+    await transaction`
+      insert into dataset_images (model, version, sha256, label, split, near_duplicate_group)
+      select ${model}, ${version}, * from unnest(
+        ${images.map((image) => image.sha256)}::text[], ${images.map((image) => image.label)}::text[],
+        ${images.map((image) => image.split)}::text[], ${images.map((image) => image.group)}::text[])`;
+    await transaction`
+      update images set split = d.split from dataset_images d
+      where d.model = ${model} and d.version = ${version}
+        and images.model = d.model and images.sha256 = d.sha256 and images.split is null`;
+  });
+  return summary;
+}
+
+/** The photos of a snapshot in the order of their digests. */
+export function readDataset(
+  db: Database,
+  model: string,
+  version: string,
+  split?: Split,
+): Promise<DatasetImage[]> {
+  return db<DatasetImage[]>`
+    select sha256, label, near_duplicate_group as "group", split from dataset_images
+    where model = ${model} and version = ${version} ${split === undefined ? db`` : db`and split = ${split}`}
+    order by sha256`;
+}

@@ -1,0 +1,128 @@
+/** One step of the schema: applied once, in the order of `id`, never edited after it shipped. */
+export interface Migration {
+  id: number;
+  name: string;
+  sql: string;
+}
+
+/** The schema of the feature store and the step ledger. */
+export const migrations: readonly Migration[] = [
+  {
+    id: 1,
+    name: 'features and datasets',
+    sql: `
+      create table features (
+        model text not null,
+        sha256 text not null,
+        extractor text not null,
+        -- Little-endian float32: the photo, then its mirror image.
+        vector bytea not null,
+        flipped_vector bytea not null,
+        statistics jsonb not null,
+        created_at timestamptz not null default now(),
+        primary key (model, sha256, extractor)
+      );
+      create table datasets (
+        model text not null,
+        version text not null,
+        ingestion text not null,
+        seed bigint not null,
+        classes jsonb not null,
+        created_at timestamptz not null default now(),
+        primary key (model, version)
+      );
+      create table dataset_images (
+        model text not null,
+        version text not null,
+        sha256 text not null,
+        label text not null,
+        split text not null check (split in ('train', 'validation', 'test')),
+        near_duplicate_group text not null,
+        primary key (model, version, sha256),
+        foreign key (model, version) references datasets (model, version) on delete cascade
+      );
+    `,
+  },
+  {
+    id: 2,
+    name: 'photos and ingestions',
+    sql: `
+      create table images (
+        model text not null,
+        sha256 text not null,
+        source text not null,
+        label text not null,
+        label_source text not null default 'manifest',
+        split text,
+        size_bytes int not null,
+        width int not null,
+        height int not null,
+        format text not null,
+        -- 64 bits as 16 hex digits.
+        perceptual_hash text not null,
+        -- The smallest sha256 of the group; null until an ingestion has grouped its photos.
+        near_duplicate_group text,
+        quality_flags text[] not null default '{}',
+        created_at timestamptz not null default now(),
+        primary key (model, sha256)
+      );
+      create table ingestions (
+        id text primary key,
+        model text not null,
+        source_kind text not null,
+        source_uri text not null,
+        created_at timestamptz not null default now(),
+        finished_at timestamptz,
+        counts jsonb
+      );
+      create table ingestion_images (
+        ingestion text not null,
+        source text not null,
+        model text not null,
+        sha256 text not null,
+        label text not null,
+        primary key (ingestion, source)
+      );
+      create index ingestion_images_by_photo on ingestion_images (model, sha256);
+      create table rejections (
+        ingestion text not null,
+        source text not null,
+        code text not null,
+        reason text not null,
+        primary key (ingestion, source)
+      );
+    `,
+  },
+  {
+    id: 3,
+    name: 'step ledger',
+    sql: `
+      create table steps (
+        id text primary key,
+        function text not null,
+        source text not null,
+        event_id text not null,
+        event json not null,
+        event_digest text not null,
+        status text not null check (status in ('queued', 'running', 'succeeded', 'failed', 'cancelled')),
+        -- The fencing token: every write of a worker names the attempt it works on.
+        attempt int not null,
+        final boolean not null default false,
+        crashes int not null default 0,
+        lease_owner text,
+        lease_until timestamptz,
+        progress json,
+        result json,
+        problem json,
+        created_at timestamptz not null default now(),
+        started_at timestamptz,
+        updated_at timestamptz not null default now(),
+        finished_at timestamptz,
+        unique (function, source, event_id)
+      );
+      create index steps_unfinished on steps (function, created_at) where finished_at is null;
+      create index steps_by_finish on steps (finished_at);
+      create index steps_by_change on steps (updated_at);
+    `,
+  },
+];

@@ -1,0 +1,110 @@
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import {
+  listModelVersions,
+  type ModelRecord,
+  promoteChampion,
+  readChampion,
+  readModel,
+  readModelFile,
+  saveModel,
+} from './models.ts';
+import { type ObjectStore, openObjects } from './objects.ts';
+
+let directory: string;
+let objects: ObjectStore;
+
+beforeAll(async () => {
+  directory = await mkdtemp(join(tmpdir(), 'dandelion-models-'));
+  objects = openObjects({ OBJECTS_DIR: directory });
+});
+afterAll(() => rm(directory, { recursive: true, force: true }));
+
+function draft(version: string): Omit<ModelRecord, 'files'> {
+  const perClass = {
+    a: { precision: 1, recall: 1, f1: 1, support: 5 },
+    b: { precision: 1, recall: 1, f1: 1, support: 5 },
+  };
+  return {
+    schemaVersion: 1,
+    name: 'plants',
+    version,
+    createdAt: '2026-01-01T00:00:00.000Z',
+    classes: ['a', 'b'],
+    dataset: {
+      version: 'd0',
+      images: 20,
+      classes: { a: 10, b: 10 },
+      splits: { train: 10, validation: 5, test: 5 },
+    },
+    extractor: { id: 'classical-v1', dimension: 3, digest: null },
+    preprocessing: { size: 224, resize: 'cover', colour: 'rgb' },
+    training: {
+      runId: 'run',
+      seed: 1,
+      backend: 'wasm',
+      regularisation: 1,
+      temperature: 1,
+      crossValidation: { accuracy: 1, logLoss: 0.1 },
+      trainingMs: 5,
+    },
+    metrics: { images: 10, accuracy: 1, interval: [0.7, 1], rocAuc: 1, ece: 0, perClass },
+    productVersion: 'test',
+    gitCommit: null,
+  };
+}
+
+describe('a stored model', () => {
+  it('comes back with its record, and its files are held against their digests', async () => {
+    const saved = await saveModel(objects, draft('v0000000001'), { 'head.bin': Buffer.from('head') });
+    expect(await readModel(objects, 'plants', 'v0000000001')).toEqual(saved);
+    expect((await readModelFile(objects, saved, 'head.bin')).toString()).toBe('head');
+    expect(await listModelVersions(objects, 'plants')).toEqual(['v0000000001']);
+
+    await objects.put('models/plants/v0000000001/head.bin', Buffer.from('heaD'));
+    await expect(readModelFile(objects, saved, 'head.bin')).rejects.toMatchObject({ code: 'object-corrupt' });
+  });
+
+  it('is unknown until its record is written', async () => {
+    await expect(readModel(objects, 'plants', 'v00000000ff')).rejects.toMatchObject({
+      code: 'model-unknown',
+    });
+  });
+
+  it('is reported broken when its record is not ours', async () => {
+    await objects.put('models/plants/v00000000aa/model.json', Buffer.from('{"name": "plants"}'));
+    await expect(readModel(objects, 'plants', 'v00000000aa')).rejects.toMatchObject({ code: 'model-broken' });
+  });
+});
+
+describe('the champion', () => {
+  it('is nobody at first, then the promoted version, which remembers its predecessor', async () => {
+    expect(await readChampion(objects, 'plants')).toBeUndefined();
+    await promoteChampion(objects, 'plants', 'v0000000001');
+    const second = await promoteChampion(objects, 'plants', 'v0000000002');
+    expect(second).toMatchObject({ version: 'v0000000002', previous: 'v0000000001' });
+  });
+
+  it('stays as it was when the same version is promoted again', async () => {
+    const before = await readChampion(objects, 'plants');
+    await promoteChampion(objects, 'plants', 'v0000000002');
+    expect(await readChampion(objects, 'plants')).toEqual(before);
+  });
+
+  it('is moved by one of several deployments at the same moment; the others are told', async () => {
+    const versions = ['v000000000a', 'v000000000b', 'v000000000c', 'v000000000d'];
+    const outcomes = await Promise.allSettled(
+      versions.map((version) => promoteChampion(objects, 'plants', version)),
+    );
+    const winners = outcomes.flatMap((outcome) =>
+      outcome.status === 'fulfilled' ? [outcome.value.version] : [],
+    );
+    expect(winners.length).toBeGreaterThanOrEqual(1);
+    expect(winners).toContain((await readChampion(objects, 'plants'))?.champion.version);
+    for (const outcome of outcomes) {
+      if (outcome.status === 'rejected') expect(outcome.reason).toMatchObject({ code: 'lease-lost' });
+    }
+  });
+});

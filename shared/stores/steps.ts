@@ -1,0 +1,290 @@
+import { setTimeout as delay } from 'node:timers/promises';
+import postgres from 'postgres';
+import { DandelionError, type Problem } from '../errors.ts';
+import { type Event, runIdOf } from '../events.ts';
+import type { Database } from './database.ts';
+import {
+  asJson,
+  eventDigest,
+  type StepProgress,
+  type StepRow,
+  type StepRun,
+  storable,
+  toRun,
+} from './step-records.ts';
+
+export type { StepProgress, StepRun, StepStatus } from './step-records.ts';
+export { eventDigest } from './step-records.ts';
+
+/**
+ * The ledger of durable steps: one row for each event a function was given, in PostgreSQL.
+ *
+ * A run is worked by whoever holds its lease. The attempt number is the fencing token: every write names it, so a
+ * worker that lost its lease writes nothing. All times are the database's, because the clocks of pods differ.
+ */
+/** Names one attempt of one run; what every write is fenced by. */
+export interface Lease {
+  id: string;
+  attempt: number;
+}
+
+/** Who asks for a lease, and for how long. */
+export interface LeaseRequest {
+  function: string;
+  owner: string;
+  leaseMs: number;
+}
+
+export type StepOutcome =
+  | { status: 'succeeded'; result: Event | undefined }
+  | { status: 'failed' | 'cancelled'; problem: Problem; final: boolean };
+
+/** An event that ends its process this often in a row is given up by the sweep; a repeated POST still tries again. */
+export const CRASH_LIMIT = 5;
+
+/**
+ * Gets the run of an event for this owner: makes it, or takes it when nobody works on it and its answer does not
+ * stand. `claimed` is false when the run is finished for good or someone else works on it.
+ *
+ * @throws DandelionError `event-reused` when the key was used with another body, `database-unavailable`
+ */
+export async function claimStep(
+  db: Database,
+  request: LeaseRequest & { event: Event },
+): Promise<{ claimed: boolean; run: StepRun }> {
+  const { event } = request;
+  const id = runIdOf(request.function, event.source, event.id);
+  const digest = eventDigest(event);
+  const inserted = await query(
+    () => db<StepRow[]>`
+      insert into steps (id, function, source, event_id, event, event_digest, status, attempt,
+        lease_owner, lease_until, started_at)
+      values (${id}, ${request.function}, ${event.source}, ${event.id}, ${asJson(storable(event))}::text::json,
+        ${digest}, 'running', 1, ${request.owner}, ${leaseEnd(db, request.leaseMs)}, now())
+      on conflict (id) do nothing returning ${columns(db)}`,
+  );
+  if (inserted[0] !== undefined) return { claimed: true, run: toRun(inserted[0]) };
+  const again = db`event_digest = ${digest} and (${abandoned(db)} or (finished_at is not null and not final))`;
+  const [claimed] = await begin(db, request, db`id = ${id} and ${again}`);
+  if (claimed !== undefined) return { claimed: true, run: claimed };
+  const [row] = await query(
+    () => db<(StepRow & { event_digest: string })[]>`
+      select ${columns(db)}, event_digest from steps where id = ${id}`,
+  );
+  if (row === undefined) return claimStep(db, request);
+  if (row.event_digest === digest) return { claimed: false, run: toRun(row) };
+  throw new DandelionError(
+    'event-reused',
+    `The event ${event.id} of ${event.source} was sent before with another type, subject or data. Give a new event a new id.`,
+  );
+}
+
+/** Starts a new attempt of a finished or abandoned run, whatever its answer was; `undefined` while it is worked on. */
+export async function retryStep(
+  db: Database,
+  request: LeaseRequest & { id: string },
+): Promise<StepRun | undefined> {
+  const [run] = await begin(
+    db,
+    request,
+    db`id = ${request.id} and (${abandoned(db)} or finished_at is not null)`,
+  );
+  return run;
+}
+
+/** Takes over one run that nobody works on; `undefined` when there is nothing to take. */
+export async function takeOverStep(
+  db: Database,
+  request: LeaseRequest & { id: string },
+): Promise<StepRun | undefined> {
+  const [run] = await begin(db, request, db`id = ${request.id} and ${abandoned(db)} and ${worthwhile(db)}`);
+  return run;
+}
+
+/** Takes over up to `limit` runs that nobody works on, oldest first; `except` are runs this process still works on. */
+export async function takeOverSteps(
+  db: Database,
+  request: LeaseRequest & { limit: number; except: string[] },
+): Promise<StepRun[]> {
+  const oldest = db`
+    select id from steps where function = ${request.function} and ${abandoned(db)} and ${worthwhile(db)}
+      and id <> all(${request.except}::text[])
+    order by created_at limit ${request.limit} for update skip locked`;
+  return begin(db, request, db`id in (${oldest})`);
+}
+
+/** Ends abandoned runs whose workers crashed `CRASH_LIMIT` times in a row; returns how many. */
+export async function giveUpSteps(db: Database, functionName: string, problem: Problem): Promise<number> {
+  const rows = await query(
+    () => db`
+      update steps set status = 'failed', problem = ${asJson(problem)}::text::json, final = false,
+        crashes = 0, lease_owner = null, lease_until = null, finished_at = now(), updated_at = now()
+      where function = ${functionName} and ${abandoned(db)} and not ${worthwhile(db)}`,
+  );
+  return rows.count;
+}
+
+/** Prolongs a lease from now on; false when the lease is lost. */
+export function heartbeatStep(db: Database, lease: Lease, leaseMs: number): Promise<boolean> {
+  return write(db, lease, db`lease_until = ${leaseEnd(db, leaseMs)}`);
+}
+
+/** Writes progress; false when the lease is lost. */
+export function writeProgress(db: Database, lease: Lease, progress: StepProgress): Promise<boolean> {
+  return write(db, lease, db`progress = ${asJson(progress)}::text::json, updated_at = now()`);
+}
+
+/** Writes the outcome, once; false when the lease is lost and the outcome was not written. */
+export function finishStep(db: Database, lease: Lease, outcome: StepOutcome): Promise<boolean> {
+  const result =
+    outcome.status === 'succeeded' && outcome.result !== undefined ? asJson(storable(outcome.result)) : null;
+  const problem = outcome.status === 'succeeded' ? null : asJson(outcome.problem);
+  const final = outcome.status === 'succeeded' || outcome.final;
+  return write(
+    db,
+    lease,
+    db`status = ${outcome.status}, result = ${result}::text::json, problem = ${problem}::text::json,
+      final = ${final}, crashes = 0, lease_owner = null, lease_until = null, finished_at = now(),
+      updated_at = now()`,
+  );
+}
+
+/** Hands a run back unfinished, so that another process takes it at once; false when the lease was lost before. */
+export function releaseStep(db: Database, lease: Lease): Promise<boolean> {
+  return write(db, lease, db`status = 'queued', lease_owner = null, lease_until = null, updated_at = now()`);
+}
+
+/**
+ * Hands back every run of a process that is known to be dead. It counts as a crash of each of them.
+ *
+ * @returns ids of the runs
+ */
+export async function releaseLeases(db: Database, owner: string): Promise<string[]> {
+  const rows = await query(
+    () => db<{ id: string }[]>`
+      update steps set status = 'queued', lease_owner = null, lease_until = null, crashes = crashes + 1,
+        updated_at = now()
+      where lease_owner = ${owner} and status = 'running' returning id`,
+  );
+  return rows.map((row) => row.id);
+}
+
+/** One run of a function; `undefined` when there is none (any more). */
+export async function findStep(db: Database, functionName: string, id: string): Promise<StepRun | undefined> {
+  const [row] = await query(
+    () => db<StepRow[]>`select ${columns(db)} from steps where id = ${id} and function = ${functionName}`,
+  );
+  return row === undefined ? undefined : toRun(row);
+}
+
+/**
+ * Waits until `until` says so, looking more and more rarely (50 ms to 1 s).
+ *
+ * @returns the run as last seen when the time is up or the signal aborts; `undefined` when there is no such run
+ */
+export async function waitForStep(
+  db: Database,
+  functionName: string,
+  id: string,
+  options: { until: (run: StepRun) => boolean; timeoutMs: number; signal?: AbortSignal },
+): Promise<StepRun | undefined> {
+  const deadline = performance.now() + options.timeoutMs;
+  let pauseMs = 50;
+  for (;;) {
+    const run = await findStep(db, functionName, id);
+    const remainingMs = deadline - performance.now();
+    if (run === undefined || options.until(run) || remainingMs <= 0 || options.signal?.aborted) return run;
+    await delay(Math.min(pauseMs, remainingMs), undefined, { signal: options.signal }).catch(() => {});
+    pauseMs = Math.min(pauseMs * 1.5, 1000);
+  }
+}
+
+/** Runs changed since then, oldest change first; all functions unless one is named. */
+export function listRuns(db: Database, filter: { since?: Date; function?: string } = {}): Promise<StepRun[]> {
+  const since = filter.since ?? new Date(0);
+  return select(
+    db,
+    db`updated_at >= ${since} and ${filter.function === undefined ? db`true` : db`function = ${filter.function}`}`,
+  );
+}
+
+/** Runs that have no outcome yet, oldest change first. */
+export function listUnfinished(db: Database): Promise<StepRun[]> {
+  return select(db, db`finished_at is null`);
+}
+
+/** Succeeded runs with their result events, oldest change first: what must have reached its next step. */
+export function listSucceeded(db: Database): Promise<StepRun[]> {
+  return select(db, db`status = 'succeeded'`);
+}
+
+/** Deletes runs that finished longer ago than that; returns how many. */
+export async function purgeSteps(db: Database, olderThanMs: number): Promise<number> {
+  const age = db`${olderThanMs}::float8 * interval '1 millisecond'`;
+  const rows = await query(() => db`delete from steps where finished_at < now() - ${age}`);
+  return rows.count;
+}
+
+type Fragment = postgres.PendingQuery<postgres.Row[]>;
+
+const columns = (db: Database): Fragment => db`
+  id, function, source, event_id, event, status, attempt, final, ${abandoned(db)} as abandoned, lease_owner,
+  progress, result, problem, created_at, started_at, updated_at, finished_at`;
+
+const leaseEnd = (db: Database, leaseMs: number): Fragment =>
+  db`now() + ${leaseMs}::float8 * interval '1 millisecond'`;
+
+const abandoned = (db: Database): Fragment =>
+  db`(status = 'queued' or (status = 'running' and lease_until <= now()))`;
+
+/** A run that is still leased when it is found abandoned ended its worker just now. */
+const crashesSoFar = (db: Database): Fragment => db`crashes + (status = 'running')::int`;
+
+const worthwhile = (db: Database): Fragment => db`(${crashesSoFar(db)} < ${CRASH_LIMIT})`;
+
+async function begin(db: Database, request: LeaseRequest, condition: Fragment): Promise<StepRun[]> {
+  const rows = await query(
+    () => db<StepRow[]>`
+      update steps set status = 'running', attempt = attempt + 1, crashes = ${crashesSoFar(db)},
+        lease_owner = ${request.owner}, lease_until = ${leaseEnd(db, request.leaseMs)}, progress = null,
+        result = null, problem = null, final = false, started_at = now(), updated_at = now(), finished_at = null
+      where function = ${request.function} and ${condition} returning ${columns(db)}`,
+  );
+  return rows.map(toRun);
+}
+
+async function write(db: Database, lease: Lease, assignments: Fragment): Promise<boolean> {
+  const rows = await query(
+    () => db`
+      update steps set ${assignments}
+      where id = ${lease.id} and attempt = ${lease.attempt} and status = 'running'`,
+  );
+  return rows.count > 0;
+}
+
+async function select(db: Database, condition: Fragment): Promise<StepRun[]> {
+  const rows = await query(
+    () => db<StepRow[]>`select ${columns(db)} from steps where ${condition} order by updated_at, id`,
+  );
+  return rows.map(toRun);
+}
+
+/** Faults of the connection become `database-unavailable`, which callers retry; faults of a statement pass. */
+async function query<Result>(run: () => PromiseLike<Result>): Promise<Result> {
+  try {
+    return await run();
+  } catch (error) {
+    if (!isOutage(error)) throw error;
+    throw new DandelionError('database-unavailable', 'PostgreSQL does not answer; try again in a moment.', {
+      cause: error,
+      retryAfterMs: 2000,
+    });
+  }
+}
+
+/** Connection trouble, by PostgreSQL's error classes 08, 53 and 57, the driver's names or the system's. */
+function isOutage(error: unknown): boolean {
+  if (error instanceof postgres.PostgresError) return /^(08|53|57)/.test(error.code);
+  const code = error instanceof Error && 'code' in error ? String(error.code) : '';
+  return /^(CONNECT|ECONN|EPIPE|ETIMEDOUT|ENOTFOUND|EAI_|EHOST|ENET)/.test(code);
+}
