@@ -1,0 +1,166 @@
+/**
+ * Builds every function into `dist/<function>/`: one bundle, the native packages that bundle uses for this
+ * platform, and its data files. A function's folder is all that its container image needs.
+ */
+import { execFileSync } from 'node:child_process';
+import { cp, link, mkdir, readdir, readFile, rm, writeFile } from 'node:fs/promises';
+import { dirname, join, relative } from 'node:path';
+import { build, type Metafile } from 'esbuild';
+
+const root = import.meta.dirname;
+const dist = join(root, 'dist');
+
+/** Packages with compiled parts cannot be bundled; they are laid beside the bundle that imports them. */
+const nativePackages: Record<string, { skip?: (path: string) => boolean; without?: string[] }> = {
+  sharp: { skip: (path) => path.startsWith('src/') || path.startsWith('install/') },
+  'onnxruntime-node': {
+    // Only this platform's library (45 MB of 288), and neither the installer nor what it needs.
+    skip: (path) =>
+      (path.startsWith('bin/') && !path.startsWith(`bin/napi-v6/${process.platform}/${process.arch}/`)) ||
+      path.startsWith('script/') ||
+      path.startsWith('lib/') ||
+      path.startsWith('node_modules/'),
+    without: ['adm-zip', 'global-agent'],
+  },
+};
+
+/** Found by dynamic import where someone installed it; never required, so never in a bundle. */
+const optionalPackages = ['@tensorflow/tfjs-node'];
+
+interface PackageManifest {
+  name: string;
+  version: string;
+  dependencies?: Record<string, string>;
+  optionalDependencies?: Record<string, string>;
+}
+
+const productVersion = (await readManifest(root)).version;
+const commit = gitCommit();
+const names = await functionNames();
+await mkdir(dist, { recursive: true });
+await Promise.all(names.map(buildFunction));
+
+async function functionNames(): Promise<string[]> {
+  const entries = await readdir(join(root, 'functions'), { withFileTypes: true });
+  return entries.filter((entry) => entry.isDirectory()).map((entry) => entry.name);
+}
+
+async function buildFunction(name: string): Promise<void> {
+  const folder = join(dist, name);
+  await rm(folder, { recursive: true, force: true });
+  const { metafile } = await build({
+    stdin: { contents: entryPoint(name), resolveDir: root, sourcefile: `${name}.entry.ts`, loader: 'ts' },
+    outfile: join(folder, 'index.mjs'),
+    bundle: true,
+    platform: 'node',
+    target: 'node24',
+    format: 'esm',
+    minifySyntax: true,
+    minifyWhitespace: true,
+    sourcemap: 'linked',
+    sourcesContent: false,
+    metafile: true,
+    logLevel: 'warning',
+    external: [...Object.keys(nativePackages), ...optionalPackages],
+    define: {
+      'process.env.PRODUCT_VERSION': JSON.stringify(productVersion),
+      'process.env.GIT_COMMIT': JSON.stringify(commit),
+    },
+    banner: {
+      // Bundled CommonJS packages call require for Node's own modules.
+      js: "import { createRequire as createRequireOfBundle } from 'node:module'; const require = createRequireOfBundle(import.meta.url);",
+    },
+  });
+  const dependencies = await layNativePackages(folder, metafile);
+  await layDataFiles(name, folder, metafile);
+  const manifest = {
+    name: `dandelion-${name}`,
+    version: productVersion,
+    private: true,
+    type: 'module',
+    dependencies,
+  };
+  await writeFile(join(folder, 'package.json'), `${JSON.stringify(manifest, null, 2)}\n`);
+}
+
+function entryPoint(name: string): string {
+  return [
+    `import * as functionModule from './functions/${name}/handler.ts';`,
+    `import { serveFunction } from './shared/function/serve.ts';`,
+    `await serveFunction(${JSON.stringify(name)}, functionModule);`,
+  ].join('\n');
+}
+
+/** Copies the native packages this bundle imports, with what they need; returns their versions. */
+async function layNativePackages(folder: string, metafile: Metafile): Promise<Record<string, string>> {
+  const imported = Object.values(metafile.outputs)
+    .flatMap((output) => output.imports)
+    .filter((entry) => entry.external === true && entry.path in nativePackages)
+    .map((entry) => entry.path);
+  const versions: Record<string, string> = {};
+  const queue = [...new Set(imported)];
+  for (let name = queue.pop(); name !== undefined; name = queue.pop()) {
+    if (name in versions) continue;
+    const source = join(root, 'node_modules', name);
+    const manifest = await readManifest(source).catch(() => undefined);
+    // An optional package of another platform is not installed.
+    if (manifest === undefined) continue;
+    versions[name] = manifest.version;
+    const rule = nativePackages[name];
+    await layTree(source, join(folder, 'node_modules', name), rule?.skip ?? (() => false));
+    const needed = Object.keys({ ...manifest.dependencies, ...manifest.optionalDependencies });
+    queue.push(...needed.filter((dependency) => !rule?.without?.includes(dependency)));
+  }
+  return versions;
+}
+
+async function layDataFiles(name: string, folder: string, metafile: Metafile): Promise<void> {
+  const usesWasm = Object.keys(metafile.inputs).some((input) =>
+    input.includes('@tensorflow/tfjs-backend-wasm/'),
+  );
+  if (usesWasm) {
+    const source = join(root, 'node_modules/@tensorflow/tfjs-backend-wasm/dist');
+    const files = (await readdir(source)).filter((file) => file.endsWith('.wasm'));
+    await mkdir(join(folder, 'wasm'), { recursive: true });
+    for (const file of files) await layFile(join(source, file), join(folder, 'wasm', file));
+  }
+  const staticFolder = join(root, 'functions', name, 'static');
+  await cp(staticFolder, join(folder, 'static'), { recursive: true }).catch(
+    (error: NodeJS.ErrnoException) => {
+      if (error.code !== 'ENOENT') throw error;
+    },
+  );
+}
+
+async function layTree(source: string, target: string, skip: (path: string) => boolean): Promise<void> {
+  const entries = await readdir(source, { withFileTypes: true, recursive: true });
+  for (const entry of entries) {
+    const from = join(entry.parentPath, entry.name);
+    const path = relative(source, from);
+    if (!entry.isFile() || skip(path.replaceAll('\\', '/'))) continue;
+    await mkdir(dirname(join(target, path)), { recursive: true });
+    await layFile(from, join(target, path));
+  }
+}
+
+/** A hard link costs no disk and no time; across file systems it is a copy. */
+async function layFile(from: string, to: string): Promise<void> {
+  await link(from, to).catch(() => cp(from, to));
+}
+
+async function readManifest(folder: string): Promise<PackageManifest> {
+  return JSON.parse(await readFile(join(folder, 'package.json'), 'utf8')) as PackageManifest;
+}
+
+/** The commit a model was trained by, for its record; empty outside a checkout. */
+function gitCommit(): string {
+  try {
+    return execFileSync('git', ['rev-parse', 'HEAD'], {
+      cwd: root,
+      encoding: 'utf8',
+      stdio: ['ignore', 'pipe', 'ignore'],
+    }).trim();
+  } catch {
+    return '';
+  }
+}

@@ -1,0 +1,55 @@
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { createEvent, type EventData } from '../../shared/events.ts';
+import { invoke } from '../../shared/function/testing.ts';
+import { readChampion } from '../../shared/stores/models.ts';
+import { type TestStores, testStores } from '../../shared/stores/testing.ts';
+import { storeDrawnDataset, storeDrawnModel } from '../../shared/stores/testing-models.ts';
+import * as deploy from './handler.ts';
+
+let stores: TestStores;
+let approved: EventData<'dev.dandelion.model.approved.v1'>;
+
+beforeAll(async () => {
+  stores = await testStores();
+  const classes = { dandelion: 12, grass: 12 };
+  const { dataset } = await storeDrawnDataset(stores, { model: 'plants', ingestion: 'i1', classes });
+  const first = await storeDrawnModel(stores, { name: 'plants', version: 'v0000000001', dataset });
+  await storeDrawnModel(stores, { name: 'plants', version: 'v0000000002', dataset });
+  const model = { name: 'plants', version: 'v0000000001' };
+  approved = { model, dataset, checks: [], metrics: first.metrics, champion: null };
+});
+afterAll(() => stores.drop());
+
+function deployVersion(version: string) {
+  const data = { ...approved, model: { name: 'plants', version } };
+  const event = createEvent({ type: 'dev.dandelion.model.approved.v1', source: '/test', id: version, data });
+  return invoke(deploy, { name: 'deploy', event, env: stores.env });
+}
+
+const champion = async () => (await readChampion(stores.objects, 'plants'))?.champion;
+
+describe('deploy', () => {
+  it('makes the approved model the champion and remembers who it followed', async () => {
+    const first = await deployVersion('v0000000001');
+    expect(first.event).toMatchObject({ type: 'dev.dandelion.model.deployed.v1', data: { previous: null } });
+    const second = await deployVersion('v0000000002');
+    expect(second.event?.data).toMatchObject({ previous: 'v0000000001' });
+    expect(await champion()).toMatchObject({ version: 'v0000000002', previous: 'v0000000001' });
+  });
+
+  it('changes nothing when the same approval comes again', async () => {
+    const before = await champion();
+    await deployVersion('v0000000002');
+    expect(await champion()).toEqual(before);
+  });
+
+  it('leaves the champion alone when the model cannot be loaded', async () => {
+    const before = await champion();
+    await stores.objects.put('models/plants/v0000000001/head.bin', Buffer.from('not a head'));
+    const broken = await deployVersion('v0000000001');
+    expect(broken.problem).toMatchObject({ code: 'model-broken', status: 503 });
+    const unknown = await deployVersion('v00000000ff');
+    expect(unknown.problem).toMatchObject({ code: 'model-broken', status: 503 });
+    expect(await champion()).toEqual(before);
+  });
+});

@@ -1,0 +1,94 @@
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { createEvent, type EventData } from '../../shared/events.ts';
+import { invoke } from '../../shared/function/testing.ts';
+import { type ModelRecord, promoteChampion, readEvaluation } from '../../shared/stores/models.ts';
+import { type TestStores, testStores } from '../../shared/stores/testing.ts';
+import { storeDrawnDataset, storeDrawnModel } from '../../shared/stores/testing-models.ts';
+import { openTracker } from '../../shared/stores/tracking.ts';
+import * as evaluate from './handler.ts';
+
+const good = 'v0000000001';
+const spoilt = 'v0000000002';
+const twin = 'v0000000003';
+
+let stores: TestStores;
+
+beforeAll(async () => {
+  stores = await testStores();
+  const classes = { dandelion: 30, grass: 30 };
+  const { dataset } = await storeDrawnDataset(stores, { model: 'plants', ingestion: 'i1', classes });
+  for (const version of [good, spoilt, twin]) {
+    const spoil = version === spoilt;
+    const model = await storeDrawnModel(stores, { name: 'plants', version, dataset, spoil });
+    await openTracker({ TRACKING_DIR: stores.env.TRACKING_DIR ?? '' }).startRun({
+      experiment: 'plants',
+      runId: model.training.runId,
+      runName: version,
+      tags: {},
+    });
+    models.set(version, model);
+  }
+});
+afterAll(() => stores.drop());
+
+const models = new Map<string, ModelRecord>();
+
+async function judge(version: string) {
+  const model = models.get(version);
+  if (model === undefined) throw new Error(`no model ${version}`);
+  const data = {
+    model: { name: 'plants', version },
+    dataset: model.dataset,
+    runId: model.training.runId,
+    trainingMs: 1,
+    engine: 'tfjs-wasm',
+    metrics: model.metrics,
+  };
+  const event = createEvent({ type: 'dev.dandelion.model.trained.v1', source: '/test', id: version, data });
+  const answer = await invoke(evaluate, { name: 'evaluate', event, env: stores.env });
+  const verdict = answer.event?.data as EventData<'dev.dandelion.model.approved.v1'>;
+  return {
+    ...answer,
+    verdict,
+    failed: verdict?.checks.flatMap(({ check, passed }) => (passed ? [] : [check])),
+  };
+}
+
+describe('evaluate', () => {
+  it('approves a first model that clears the floor, and writes its evaluation', async () => {
+    const { event, verdict } = await judge(good);
+    expect(event?.type).toBe('dev.dandelion.model.approved.v1');
+    expect(verdict.champion).toBeNull();
+    const written = await readEvaluation(stores.objects, 'plants', good);
+    expect(written).toMatchObject({ approved: true, metrics: verdict.metrics });
+    const tested = written?.confusion.flat().reduce((sum, count) => sum + count, 0);
+    expect(tested).toBe(verdict.metrics.images);
+  });
+
+  it('refuses a first model that learnt the wrong names', async () => {
+    const { event, failed } = await judge(spoilt);
+    expect(event?.type).toBe('dev.dandelion.model.rejected.v1');
+    expect(failed).toContain('floor');
+  });
+
+  it('holds a candidate against the champion on the same photos', async () => {
+    await promoteChampion(stores.objects, 'plants', good);
+    const equal = await judge(twin);
+    expect(equal.verdict.champion?.version).toBe(good);
+    expect(equal.verdict.checks.find(({ check }) => check === 'non-inferiority')).toMatchObject({
+      passed: true,
+      value: 0,
+    });
+    const worse = await judge(spoilt);
+    expect(worse.failed).toEqual(expect.arrayContaining(['floor', 'non-inferiority']));
+  });
+
+  it('names the dataset that is not there', async () => {
+    const model = models.get(good);
+    if (model === undefined) throw new Error('the model is stored in beforeAll');
+    models.set('v00000000ff', { ...model, dataset: { ...model.dataset, version: 'dffffffffffff' } });
+    const { problem } = await judge('v00000000ff');
+    expect(problem).toMatchObject({ code: 'bad-data' });
+    expect(problem?.detail).toContain('dffffffffffff');
+  });
+});

@@ -1,0 +1,132 @@
+import { readConfig } from '../../shared/config.ts';
+import { DandelionError } from '../../shared/errors.ts';
+import { type MetricsSummary, parseEventData } from '../../shared/events.ts';
+import type { FunctionContext, FunctionEvent, InitContext } from '../../shared/function/types.ts';
+import { type Database, openDatabase } from '../../shared/stores/database.ts';
+import { type DatasetImage, readDataset } from '../../shared/stores/datasets.ts';
+import { readFeatures } from '../../shared/stores/features.ts';
+import {
+  type ModelRecord,
+  readChampion,
+  readModelFile,
+  writeEvaluation,
+} from '../../shared/stores/models.ts';
+import { type ObjectStore, openObjects } from '../../shared/stores/objects.ts';
+import { openServedModel } from '../../shared/stores/served-model.ts';
+import { openTracker, type Tracker } from '../../shared/stores/tracking.ts';
+import { applyHead, parseHead } from '../../shared/vision/classifier.ts';
+import { evaluateSettings, type GateLimits } from './config.ts';
+import { judge } from './gate.ts';
+import { type Answers, answerPhotos, scoreAnswers } from './score.ts';
+
+export const durable = true;
+
+let limits: GateLimits;
+let db: Database;
+let objects: ObjectStore;
+let tracker: Tracker;
+
+export async function init({ env }: InitContext): Promise<void> {
+  limits = readConfig(evaluateSettings, env);
+  db = await openDatabase(limits.DATABASE_URL);
+  objects = openObjects(limits);
+  tracker = openTracker(limits);
+}
+
+/** A candidate faces the test split, the champion faces it too, and the gate decides. */
+export async function handler(event: FunctionEvent, context: FunctionContext) {
+  const trained = parseEventData(event.cloudEvent, 'dev.dandelion.model.trained.v1');
+  const { name, version } = trained.model;
+  const images = await readDataset(db, name, trained.dataset.version, 'test');
+  if (images.length === 0) {
+    throw new DandelionError('bad-data', `Dataset ${trained.dataset.version} of ${name} has no test photos.`);
+  }
+  const rival = await findRival(name, version);
+  const testDay = prepareTest(
+    images,
+    Object.keys(trained.dataset.classes).sort(),
+    rival === undefined ? 1 : 2,
+    context,
+  );
+
+  const candidate = await testDay(name, version);
+  const champion = rival === undefined ? undefined : await testDay(name, rival);
+  const servingDeviation = await strayFromHead(candidate, trained.dataset.version);
+  const checks = judge({ ...candidate.score, servingDeviation }, champion?.score, limits);
+  const approved = checks.every((check) => check.passed);
+  const verdict = {
+    checks,
+    metrics: candidate.score.metrics,
+    champion: champion ? { version: champion.record.version, metrics: champion.score.metrics } : null,
+  };
+
+  await writeEvaluation(objects, name, version, {
+    schemaVersion: 1,
+    evaluatedAt: new Date().toISOString(),
+    approved,
+    confusion: candidate.score.report.confusion,
+    ...verdict,
+  });
+  await logTestMetrics(trained.runId, verdict.metrics);
+  context.log.info({ approved, checks }, 'gate decided');
+  return context.result(
+    approved ? 'dev.dandelion.model.approved.v1' : 'dev.dandelion.model.rejected.v1',
+    { model: trained.model, dataset: trained.dataset, ...verdict },
+    version,
+  );
+}
+
+/** The champion to beat; a candidate that already serves (its event was repeated) has none. */
+async function findRival(name: string, version: string): Promise<string | undefined> {
+  const current = await readChampion(objects, name);
+  return current?.champion.version === version ? undefined : current?.champion.version;
+}
+
+/** Lets one model after the other answer the same photos. */
+function prepareTest(images: DatasetImage[], classes: string[], models: number, context: FunctionContext) {
+  const total = images.length * models;
+  let done = 0;
+  const onPhoto = () => {
+    done += 1;
+    context.progress(done, total, 'scoring test photos');
+  };
+  return async (name: string, version: string) => {
+    const model = await openServedModel(objects, name, version);
+    try {
+      const answers = await answerPhotos(model, objects, images, classes, {
+        signal: context.signal,
+        onPhoto,
+      });
+      return { record: model.record, answers, score: scoreAnswers(model, answers, images, classes) };
+    } finally {
+      await model.close();
+    }
+  };
+}
+
+/** How far the graph that will serve strays from the head that was trained, on the test photos' stored features. */
+async function strayFromHead(
+  tested: { record: ModelRecord; answers: Answers },
+  datasetVersion: string,
+): Promise<number> {
+  const { record, answers } = tested;
+  const stored = await readFeatures(
+    db,
+    { model: record.name, version: datasetVersion, split: 'test' },
+    record.extractor,
+  );
+  const head = parseHead(await readModelFile(objects, record, 'head.bin'));
+  const expected = applyHead(head, stored.features, stored.labels.length);
+  return answers.probabilities.reduce(
+    (largest, probability, index) => Math.max(largest, Math.abs(probability - (expected[index] ?? 0))),
+    0,
+  );
+}
+
+async function logTestMetrics(runId: string, { accuracy, rocAuc, ece }: MetricsSummary): Promise<void> {
+  await tracker.logMetrics(runId, [
+    { key: 'test/accuracy', value: accuracy, step: 0 },
+    { key: 'test/roc_auc', value: rocAuc, step: 0 },
+    { key: 'test/ece', value: ece, step: 0 },
+  ]);
+}

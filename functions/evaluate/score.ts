@@ -1,0 +1,74 @@
+import type { DatasetImage } from '../../shared/stores/datasets.ts';
+import type { ObjectStore } from '../../shared/stores/objects.ts';
+import type { ServedModel } from '../../shared/stores/served-model.ts';
+import { decodePhoto } from '../../shared/vision/decode.ts';
+import { type ClassifierReport, evaluateClassifier } from '../../shared/vision/metrics.ts';
+import type { Score } from './gate.ts';
+
+/** A model's answers for the photos of a split, with the time each took. */
+export interface Answers {
+  /** photos x classes of the dataset */
+  probabilities: Float32Array;
+  latenciesMs: number[];
+}
+
+/**
+ * Lets a model answer photo by photo, from the stored bytes, as predict would. A class of the dataset that the
+ * model does not know has probability 0; classes of its own fall away.
+ */
+export async function answerPhotos(
+  model: ServedModel,
+  objects: ObjectStore,
+  images: readonly DatasetImage[],
+  classes: readonly string[],
+  options: { signal: AbortSignal; onPhoto: () => void },
+): Promise<Answers> {
+  const probabilities = new Float32Array(images.length * classes.length);
+  const columns = classes.map((label) => model.record.classes.indexOf(label));
+  const latenciesMs: number[] = [];
+  for (const [row, image] of images.entries()) {
+    options.signal.throwIfAborted();
+    const { bytes } = await objects.get(`images/${image.sha256}`);
+    const photo = await decodePhoto(bytes, { size: model.engine.inputSize });
+    const started = performance.now();
+    const answer = await model.classify(photo.pixels, 1);
+    latenciesMs.push(performance.now() - started);
+    for (const [column, own] of columns.entries())
+      probabilities[row * classes.length + column] = answer[own] ?? 0;
+    options.onPhoto();
+  }
+  return { probabilities, latenciesMs };
+}
+
+/** Holds answers against the labels. */
+export function scoreAnswers(
+  model: ServedModel,
+  answers: Answers,
+  images: readonly DatasetImage[],
+  classes: string[],
+): Score & { report: ClassifierReport } {
+  const labels = Int32Array.from(images, (image) => classes.indexOf(image.label));
+  const report = evaluateClassifier(answers.probabilities, labels, classes, {
+    seed: model.record.training.seed,
+  });
+  const correct = images.map(
+    (_, row) => predictedClass(answers.probabilities, row, classes.length) === labels[row],
+  );
+  return {
+    report,
+    metrics: report.summary,
+    correct,
+    latencyMs: median(answers.latenciesMs),
+    sizeBytes: model.sizeBytes,
+  };
+}
+
+function predictedClass(probabilities: Float32Array, row: number, width: number): number {
+  const scores = probabilities.subarray(row * width, (row + 1) * width);
+  return scores.indexOf(Math.max(...scores));
+}
+
+function median(values: readonly number[]): number {
+  const sorted = [...values].sort((a, b) => a - b);
+  return sorted[Math.floor(sorted.length / 2)] ?? 0;
+}

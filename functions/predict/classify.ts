@@ -1,0 +1,37 @@
+import { type Problem, toProblem } from '../../shared/errors.ts';
+import { decodePhoto } from '../../shared/vision/decode.ts';
+import type { LoadedModel } from './models.ts';
+
+/** The answer for one photo. */
+export interface Prediction {
+  label: string;
+  probabilities: Record<string, number>;
+}
+
+/**
+ * Decodes and classifies one photo.
+ *
+ * @throws DandelionError what `decodePhoto` throws
+ */
+export async function classifyPhoto(model: LoadedModel, bytes: Uint8Array): Promise<Prediction> {
+  const photo = await decodePhoto(bytes, { size: model.inputSize });
+  const scores = await model.classify(photo.pixels);
+  const { classes } = model.record;
+  const best = scores.indexOf(Math.max(...scores));
+  return {
+    label: classes[best] ?? '',
+    probabilities: Object.fromEntries(classes.map((label, index) => [label, scores[index] ?? 0])),
+  };
+}
+
+/** Classifies several photos; one that cannot be read gets its problem and spoils nothing for the others. */
+export function classifyPhotos(
+  model: LoadedModel,
+  photos: readonly Uint8Array[],
+): Promise<(Prediction | { problem: Problem })[]> {
+  return Promise.all(
+    photos.map((bytes) =>
+      classifyPhoto(model, bytes).catch((error: unknown) => ({ problem: toProblem(error) })),
+    ),
+  );
+}

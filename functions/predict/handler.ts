@@ -1,0 +1,63 @@
+import { readConfig } from '../../shared/config.ts';
+import { DandelionError } from '../../shared/errors.ts';
+import type { FunctionContext, FunctionEvent, InitContext } from '../../shared/function/types.ts';
+import { openObjects } from '../../shared/stores/objects.ts';
+import { classifyPhoto, classifyPhotos } from './classify.ts';
+import { BODY_LIMIT_BYTES, type PredictSettings, predictSettings } from './config.ts';
+import { type LoadedModel, type ModelRegistry, openModels } from './models.ts';
+import { answerInferenceProtocol } from './open-inference.ts';
+import { readPhotos } from './photos.ts';
+
+export const open = true;
+export const bodyLimitBytes = BODY_LIMIT_BYTES;
+
+let settings: PredictSettings;
+let models: ModelRegistry;
+
+export async function init({ env, log }: InitContext): Promise<void> {
+  settings = readConfig(predictSettings, env);
+  models = await openModels(openObjects(settings), settings, log);
+}
+
+export async function shutdown(): Promise<void> {
+  await models.close();
+}
+
+/** A photo comes in, its label goes out; `/v2` speaks the Open Inference Protocol. */
+export async function handler(event: FunctionEvent, context: FunctionContext): Promise<unknown> {
+  if (event.path === '/v2' || event.path.startsWith('/v2/')) {
+    return answerInferenceProtocol(event, context, { models, settings });
+  }
+  if (event.path !== '/')
+    throw new DandelionError('not-found', `Nothing is at ${event.path}; POST photos to /.`);
+  if (event.method === 'GET') return models.withModel(undefined, describeModel);
+  if (event.method !== 'POST') throw new DandelionError('method-not-allowed', 'POST a photo to /.');
+
+  const startedAt = performance.now();
+  const { photos, many } = await readPhotos(event, settings, context.signal);
+  const answer = await models.withModel(undefined, async (model) => {
+    const predictions = many
+      ? { predictions: await classifyPhotos(model, photos) }
+      : await classifyOnly(model, photos);
+    const { name, version } = model.record;
+    return { ...predictions, model: { name, version }, latencyMs: roundedSince(startedAt) };
+  });
+  if (event.cloudEvent === undefined) return answer;
+  return context.result('dev.dandelion.prediction.made.v1', answer, answer.model.version);
+}
+
+function classifyOnly(model: LoadedModel, photos: readonly Uint8Array[]) {
+  const [photo] = photos;
+  if (photo === undefined) throw new DandelionError('bad-request', 'The request has no photo.');
+  return classifyPhoto(model, photo);
+}
+
+/** What serves, for people and pages that ask without a photo. */
+async function describeModel({ record, engineName }: LoadedModel) {
+  const { name, version, classes, createdAt, dataset, metrics } = record;
+  return { model: { name, version }, classes, createdAt, dataset, validation: metrics, engine: engineName };
+}
+
+function roundedSince(startedAt: number): number {
+  return Math.round((performance.now() - startedAt) * 10) / 10;
+}

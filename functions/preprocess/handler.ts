@@ -1,0 +1,128 @@
+import { readConfig } from '../../shared/config.ts';
+import { DandelionError } from '../../shared/errors.ts';
+import { parseEventData } from '../../shared/events.ts';
+import type { FunctionContext, FunctionEvent, InitContext } from '../../shared/function/types.ts';
+import { type Database, openDatabase } from '../../shared/stores/database.ts';
+import {
+  assignSplits,
+  type DatasetCandidate,
+  type DatasetImage,
+  listCandidates,
+  storeDataset,
+} from '../../shared/stores/datasets.ts';
+import { missingFeatures, recordQuality, storeFeatures } from '../../shared/stores/features.ts';
+import { recordRejections } from '../../shared/stores/images.ts';
+import { type ObjectStore, openObjects } from '../../shared/stores/objects.ts';
+import { type PreprocessSettings, preprocessSettings } from './config.ts';
+import { embedPhotos } from './embed.ts';
+import { type Extractor, openExtractor } from './extractor.ts';
+
+export const durable = true;
+
+const LEAST_PHOTOS_OF_A_CLASS = 10;
+
+let settings: PreprocessSettings;
+let db: Database;
+let objects: ObjectStore;
+
+export async function init({ env }: InitContext): Promise<void> {
+  settings = readConfig(preprocessSettings, env);
+  db = await openDatabase(settings.DATABASE_URL);
+  objects = openObjects(settings);
+}
+
+/** Ingested photos become features in PostgreSQL, and an immutable dataset version with its splits. */
+export async function handler(event: FunctionEvent, context: FunctionContext) {
+  const ingested = parseEventData(event.cloudEvent, 'dev.dandelion.images.ingested.v1');
+  const { model, ingestion, seed } = ingested;
+
+  const extractor = await openExtractor(objects, settings.BACKBONE_URI, context);
+  await embedMissing(extractor, model, ingestion, context).finally(() => extractor.engine.close());
+
+  const { usable, rejected } = await setBlankAside(ingestion);
+  const { images, quarantined } = assignSplits(model, usable);
+  if (quarantined.length > 0) await reportQuarantined(ingestion, quarantined);
+  requireTrainable(images);
+
+  const dataset = await storeDataset(db, { model, ingestion, seed, images });
+  context.log.info({ dataset }, 'dataset version stored');
+  return context.result(
+    'dev.dandelion.features.stored.v1',
+    {
+      model,
+      ingestion,
+      seed,
+      dataset,
+      extractor: { id: extractor.id, dimension: extractor.dimension, inputSize: extractor.engine.inputSize },
+      rejectedCount: ingested.rejectedCount + rejected + quarantined.length,
+    },
+    dataset.version,
+  );
+}
+
+/** Features are kept by photo and extractor: only photos that were never seen cost anything. */
+async function embedMissing(
+  extractor: Extractor,
+  model: string,
+  ingestion: string,
+  context: FunctionContext,
+) {
+  const candidates = await listCandidates(db, ingestion);
+  const digests = candidates.map(({ sha256 }) => sha256);
+  const missing = await missingFeatures(db, model, extractor.id, digests);
+  let done = digests.length - missing.length;
+  context.progress(done, digests.length, 'embedding photos');
+  const batches = embedPhotos(objects, extractor.engine, missing, settings.PREPROCESS_BATCH, context.signal);
+  for await (const photos of batches) {
+    await storeFeatures(db, model, extractor.id, photos);
+    await recordQuality(db, model, photos);
+    done += photos.length;
+    context.progress(done, digests.length, 'embedding photos');
+  }
+}
+
+/** A photo of one colour teaches nothing; dark, bright, blurred and small ones are kept with their flag. */
+async function setBlankAside(ingestion: string) {
+  const candidates = await listCandidates(db, ingestion);
+  const blank = candidates.filter(({ qualityFlags }) => qualityFlags.includes('blank'));
+  await recordRejections(
+    db,
+    ingestion,
+    blank.map(({ source }) => ({
+      source,
+      code: 'blank-image' as const,
+      reason: 'The photo shows one flat colour.',
+    })),
+  );
+  return { usable: candidates.filter((candidate) => !blank.includes(candidate)), rejected: blank.length };
+}
+
+async function reportQuarantined(ingestion: string, quarantined: readonly DatasetCandidate[]) {
+  const reason =
+    'It resembles photos of different splits; in either it would leak from training into the test.';
+  await recordRejections(
+    db,
+    ingestion,
+    quarantined.map(({ source }) => ({ source, code: 'quarantined-image' as const, reason })),
+  );
+}
+
+/** @throws DandelionError `too-few-classes` or `too-few-images` */
+function requireTrainable(images: readonly DatasetImage[]): void {
+  const counts = new Map<string, number>();
+  for (const { label } of images) counts.set(label, (counts.get(label) ?? 0) + 1);
+  if (counts.size < 2) {
+    throw new DandelionError(
+      'too-few-classes',
+      `Only ${[...counts.keys()].join() || 'no class'} is left; add another class.`,
+    );
+  }
+  const small = [...counts].filter(([, photos]) => photos < LEAST_PHOTOS_OF_A_CLASS);
+  if (small.length > 0) {
+    const names = small.map(([label, photos]) => `${label} (${photos})`).join(', ');
+    throw new DandelionError(
+      'too-few-images',
+      `Add photos: each class needs ${LEAST_PHOTOS_OF_A_CLASS}, after unusable ones were set aside there are ${names}.`,
+    );
+  }
+}

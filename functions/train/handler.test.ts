@@ -1,0 +1,71 @@
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { createEvent, type EventData } from '../../shared/events.ts';
+import { invoke } from '../../shared/function/testing.ts';
+import { type ModelRecord, modelRecord, readModel, readModelFile } from '../../shared/stores/models.ts';
+import { type TestStores, testStores } from '../../shared/stores/testing.ts';
+import { storeDrawnDataset } from '../../shared/stores/testing-models.ts';
+import * as train from './handler.ts';
+
+let stores: TestStores;
+let stored: EventData<'dev.dandelion.features.stored.v1'>;
+
+beforeAll(async () => {
+  stores = await testStores();
+  const classes = { dandelion: 16, grass: 16, daisy: 16 };
+  stored = await storeDrawnDataset(stores, { model: 'plants', ingestion: 'i1', classes });
+});
+afterAll(() => stores.drop());
+
+function request(data: EventData<'dev.dandelion.features.stored.v1'>, id = 'event-1') {
+  return createEvent({ type: 'dev.dandelion.features.stored.v1', source: '/test', id, data });
+}
+
+describe('train', () => {
+  it('makes a model of stored features, three classes as well as two, and says so in a result event', async () => {
+    const { event, progress } = await invoke(train, {
+      name: 'train',
+      event: request(stored),
+      env: stores.env,
+    });
+    expect(event?.type).toBe('dev.dandelion.model.trained.v1');
+    const data = event?.data as EventData<'dev.dandelion.model.trained.v1'>;
+    expect(data.model).toEqual({ name: 'plants', version: event?.subject });
+    expect(data.dataset.version).toBe(stored.dataset.version);
+    expect(progress.at(-1)?.done).toBe(progress.at(-1)?.total);
+
+    const record = await readModel(stores.objects, 'plants', data.model.version);
+    expect(modelRecord.parse(record).classes).toEqual(['daisy', 'dandelion', 'grass']);
+    expect((await readModelFile(stores.objects, record, 'MODEL_CARD.md')).toString()).toContain(
+      data.model.version,
+    );
+    expect(record.metrics.accuracy).toBeGreaterThan(0.6);
+  });
+
+  it('makes the same head of the same features to the bit, under another version for another event', async () => {
+    const records: ModelRecord[] = [];
+    for (const id of ['event-a', 'event-b']) {
+      const { event } = await invoke(train, { name: 'train', event: request(stored, id), env: stores.env });
+      records.push(await readModel(stores.objects, 'plants', event?.subject ?? ''));
+    }
+    const [first, second] = records;
+    expect(first?.files['head.bin']?.digest).toBe(second?.files['head.bin']?.digest);
+    expect(first?.version).not.toBe(second?.version);
+  });
+
+  it('says which features are missing and makes nothing', async () => {
+    const data = { ...stored, extractor: { id: 'another-v1', dimension: 7, inputSize: 224 } };
+    const { problem } = await invoke(train, {
+      name: 'train',
+      event: request(data, 'event-c'),
+      env: stores.env,
+    });
+    expect(problem).toMatchObject({ code: 'object-missing', status: 503 });
+    expect(problem?.detail).toContain('another-v1');
+  });
+
+  it('refuses an event of another kind', async () => {
+    const event = { ...request(stored, 'event-d'), type: 'dev.dandelion.model.trained.v1' };
+    const { problem } = await invoke(train, { name: 'train', event, env: stores.env });
+    expect(problem).toMatchObject({ code: 'bad-event', status: 400 });
+  });
+});
