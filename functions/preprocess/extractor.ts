@@ -11,27 +11,38 @@ export interface Extractor {
   engine: Engine;
 }
 
+/** BACKBONE_URI with this value asks for classical features. */
+const NO_BACKBONE = 'none';
+
 /** The pretrained backbone, or fixed classical features when none can be had. */
 export async function openExtractor(
   objects: ObjectStore,
   backboneUri: string | undefined,
   context: FunctionContext,
 ): Promise<Extractor> {
-  const backbone = await loadBackbone(
+  const backbone =
+    backboneUri === NO_BACKBONE ? undefined : await fetchBackbone(objects, backboneUri, context);
+  if (backbone === undefined) {
+    context.log.warn('NO BACKBONE: fixed classical features are used instead, accuracy will be lower');
+    const engine = openClassicalEngine();
+    return { ...CLASSICAL_EXTRACTOR, engine };
+  }
+  const engine = await openEngine(backbone.graph, {
+    onFallback: (reason) =>
+      context.log.warn({ reason }, 'onnxruntime cannot be used; TensorFlow.js embeds, slower'),
+  });
+  context.log.info({ engine: engine.name, backbone: backbone.id }, 'backbone ready');
+  return { id: backbone.id, dimension: engine.featureDimension, engine };
+}
+
+function fetchBackbone(objects: ObjectStore, uri: string | undefined, context: FunctionContext) {
+  return loadBackbone(
     objects,
-    { uri: backboneUri },
+    { uri },
     {
       log: context.log,
       signal: context.signal,
       onProgress: (done, total) => context.progress(done, total, 'fetching the backbone'),
     },
   );
-  if (backbone === undefined) {
-    context.log.warn('NO BACKBONE: fixed classical features are used instead, accuracy will be lower');
-    const engine = await openClassicalEngine();
-    return { ...CLASSICAL_EXTRACTOR, engine };
-  }
-  const engine = await openEngine(backbone.graph);
-  context.log.info({ engine: engine.name, backbone: backbone.id }, 'backbone ready');
-  return { id: backbone.id, dimension: engine.featureDimension, engine };
 }

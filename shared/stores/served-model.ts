@@ -17,7 +17,7 @@ export interface ServedModel {
 /**
  * Loads a model from the object store, digests checked, and runs it once so that the first caller does not pay.
  *
- * @throws DandelionError `model-unknown`, or `model-broken` with the reason
+ * @throws DandelionError `model-broken` with the reason: missing, damaged, or refused by the engine
  */
 export async function openServedModel(
   objects: ObjectStore,
@@ -25,8 +25,8 @@ export async function openServedModel(
   version: string,
   options: EngineOptions = {},
 ): Promise<ServedModel> {
-  const record = await readModel(objects, name, version);
   try {
+    const record = await readModel(objects, name, version);
     const engine = await openEngineOf(objects, record, options);
     const model: ServedModel = {
       record,

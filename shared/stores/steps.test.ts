@@ -1,3 +1,4 @@
+import postgres from 'postgres';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { createEvent, type Event } from '../events.ts';
 import {
@@ -87,6 +88,13 @@ describe('the key of a run', () => {
     expect(found?.event).toEqual(odd);
     expect(found?.result).toEqual(result);
   });
+});
+
+it('says that the database is away when it is, so that callers try again', async () => {
+  const closed = postgres(database.url, { max: 1 });
+  await closed.end();
+  const claiming = claimStep(closed, { ...base, owner: 'a', event: event('away') });
+  await expect(claiming).rejects.toMatchObject({ code: 'database-unavailable', status: 503 });
 });
 
 describe('attempts', () => {

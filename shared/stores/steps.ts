@@ -61,7 +61,7 @@ export async function claimStep(
         lease_owner, lease_until, started_at)
       values (${id}, ${request.function}, ${event.source}, ${event.id}, ${asJson(storable(event))}::text::json,
         ${digest}, 'running', 1, ${request.owner}, ${leaseEnd(db, request.leaseMs)}, now())
-      on conflict (id) do nothing returning ${columns(db)}`,
+      on conflict do nothing returning ${columns(db)}`,
   );
   if (inserted[0] !== undefined) return { claimed: true, run: toRun(inserted[0]) };
   const again = db`event_digest = ${digest} and (${abandoned(db)} or (finished_at is not null and not final))`;

@@ -1,0 +1,126 @@
+import { randomUUID } from 'node:crypto';
+import type { Logger } from 'pino';
+import { DandelionError } from '../errors.ts';
+import {
+  createEvent,
+  type Event,
+  type EventData,
+  type EventType,
+  eventSchemas,
+  resultIdOf,
+} from '../events.ts';
+import type { Trace } from './trace.ts';
+import type { FunctionContext, FunctionEvent, FunctionModule } from './types.ts';
+
+/** One call of a handler: what it gets, and who hears of its progress. */
+export interface Invocation {
+  functionName: string;
+  event: FunctionEvent;
+  trace: Trace;
+  log: Logger;
+  signal: AbortSignal;
+  attempt: number;
+  onProgress(progress: { done: number; total: number; note?: string }): void;
+}
+
+/** What a handler answered, before it is laid out for a protocol. */
+export interface Answer {
+  value: unknown;
+  status: number | undefined;
+  headers: Record<string, string>;
+}
+
+/** The `source` of everything a function sends. */
+export function sourceOf(functionName: string): string {
+  return `/dandelion/functions/${functionName}`;
+}
+
+/** Calls the handler; rejects with whatever it throws. */
+export async function invokeHandler(module: FunctionModule, invocation: Invocation): Promise<Answer> {
+  const answer: Answer = { value: undefined, status: undefined, headers: {} };
+  const context = createContext(invocation, answer);
+  const value = await module.handler(invocation.event, context);
+  return value === undefined ? answer : { ...answer, value };
+}
+
+function createContext(invocation: Invocation, answer: Answer): FunctionContext {
+  const { functionName, event, trace } = invocation;
+  const context: FunctionContext = {
+    functionName,
+    signal: invocation.signal,
+    log: invocation.log,
+    attempt: invocation.attempt,
+    traceparent: trace.traceparent,
+    status(code) {
+      answer.status = code;
+      return context;
+    },
+    headers(values) {
+      for (const [name, value] of Object.entries(values)) answer.headers[name.toLowerCase()] = value;
+      return context;
+    },
+    succeed(value) {
+      answer.value = value;
+      return value;
+    },
+    fail(error) {
+      throw error instanceof Error ? error : new DandelionError('internal', String(error));
+    },
+    progress(done, total, note) {
+      invocation.onProgress(note === undefined ? { done, total } : { done, total, note });
+    },
+    result(type, data, subject) {
+      return createEvent({
+        type,
+        source: sourceOf(functionName),
+        id: resultId(functionName, event.cloudEvent),
+        data: checkedData(type, data),
+        traceparent: trace.traceparent,
+        ...(subject === undefined ? {} : { subject }),
+      });
+    },
+  };
+  return context;
+}
+
+/**
+ * Brings the answer of a durable step into its one form: an event whose id and source depend on function and input
+ * alone, or nothing.
+ *
+ * @throws DandelionError `bad-result` for anything else
+ */
+export function stepResult(
+  functionName: string,
+  input: Event,
+  trace: Trace,
+  value: unknown,
+): Event | undefined {
+  if (value === undefined) return undefined;
+  if (!isEvent(value)) {
+    throw new DandelionError('bad-result', 'A durable step returns context.result(...) or nothing.');
+  }
+  return {
+    traceparent: trace.traceparent,
+    ...value,
+    id: resultId(functionName, input),
+    source: sourceOf(functionName),
+  };
+}
+
+/** True for objects with the four attributes that every CloudEvent has. */
+export function isEvent(value: unknown): value is Event {
+  if (typeof value !== 'object' || value === null) return false;
+  const { id, source, type, specversion } = value as Partial<Event>;
+  return [id, source, type, specversion].every((attribute) => typeof attribute === 'string');
+}
+
+function resultId(functionName: string, input: Event | undefined): string {
+  return input === undefined ? randomUUID() : resultIdOf(functionName, input.source, input.id);
+}
+
+function checkedData<Type extends EventType>(type: Type, data: EventData<Type>): EventData<Type> {
+  const parsed = eventSchemas[type].safeParse(data);
+  if (parsed.success) return parsed.data as EventData<Type>;
+  const faults = parsed.error.issues.map((issue) => `${issue.path.join('.') || 'data'}: ${issue.message}`);
+  throw new DandelionError('bad-result', `The result ${type} does not fit its schema: ${faults.join('; ')}.`);
+}

@@ -1,0 +1,80 @@
+import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client';
+import { toDandelionError } from '../errors.ts';
+
+/** What starts an invocation: OpenTelemetry's `faas.trigger`. */
+export type Trigger = 'http' | 'pubsub';
+
+/** The one metric set of every function, in Prometheus text. */
+export interface FunctionMetrics {
+  /** `seconds` is the handler's own time. */
+  invoked(trigger: Trigger, seconds: number): void;
+  /** Counts an error under its code, once, however often it passes by. */
+  failed(error: unknown): void;
+  initialised(seconds: number): void;
+  coldStart(): void;
+  text(): Promise<{ contentType: string; body: string }>;
+}
+
+const SECONDS = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800, 3600];
+
+/** @param inFlight asked at each scrape */
+export function createMetrics(functionName: string, inFlight: () => number): FunctionMetrics {
+  const registry = new Registry();
+  registry.setDefaultLabels({ function: functionName });
+  collectDefaultMetrics({ register: registry });
+  const registers = [registry];
+  const invocations = new Counter({
+    name: 'faas_invocations_total',
+    help: 'Invocations of the handler',
+    labelNames: ['trigger'],
+    registers,
+  });
+  const durations = new Histogram({
+    name: 'faas_invocation_duration_seconds',
+    help: "The handler's own time",
+    buckets: SECONDS,
+    registers,
+  });
+  const errors = new Counter({
+    name: 'faas_errors_total',
+    help: 'Requests and runs answered with a problem, by its code',
+    labelNames: ['code'],
+    registers,
+  });
+  const coldStarts = new Counter({
+    name: 'faas_coldstarts_total',
+    help: 'First invocations of a process',
+    registers,
+  });
+  const initDurations = new Histogram({
+    name: 'faas_init_duration_seconds',
+    help: 'From listening to ready',
+    buckets: SECONDS,
+    registers,
+  });
+  new Gauge({
+    name: 'faas_inflight',
+    help: 'Requests and runs under way',
+    registers,
+    collect() {
+      this.set(inFlight());
+    },
+  });
+  const counted = new WeakSet<object>();
+
+  return {
+    invoked(trigger, seconds) {
+      invocations.inc({ trigger });
+      durations.observe(seconds);
+    },
+    failed(thrown) {
+      const error = toDandelionError(thrown);
+      if (counted.has(error)) return;
+      counted.add(error);
+      errors.inc({ code: error.code });
+    },
+    initialised: (seconds) => initDurations.observe(seconds),
+    coldStart: () => coldStarts.inc(),
+    text: async () => ({ contentType: registry.contentType, body: await registry.metrics() }),
+  };
+}

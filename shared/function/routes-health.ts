@@ -1,0 +1,33 @@
+import type { FastifyInstance } from 'fastify';
+import { DandelionError } from '../errors.ts';
+import { sendProblem } from './call.ts';
+import type { Runtime } from './runtime.ts';
+
+/** Probes by Knative's paths and OpenFaaS's, and metrics; all answer while the function is at its limits. */
+export function addHealthRoutes(app: FastifyInstance, runtime: Runtime): void {
+  for (const path of ['/health/live', '/_/health']) {
+    app.get(path, { config: { kind: 'health' } }, async () => ({ status: 'live' }));
+  }
+  for (const path of ['/health/ready', '/_/ready']) {
+    app.get(path, { config: { kind: 'health' } }, async (request, reply) => {
+      if (await isReady(runtime)) return { status: 'ready' };
+      const why = runtime.phase === 'starting' ? 'is still starting' : 'cannot take requests now';
+      const error = new DandelionError('not-ready', `The function ${runtime.name} ${why}.`);
+      return sendProblem(runtime, request, reply, error);
+    });
+  }
+  app.get('/metrics', { config: { kind: 'metrics' } }, async (_request, reply) => {
+    const { contentType, body } = await runtime.metrics.text();
+    return reply.header('content-type', contentType).send(body);
+  });
+}
+
+async function isReady(runtime: Runtime): Promise<boolean> {
+  if (runtime.phase !== 'ready') return false;
+  try {
+    return (await runtime.module.ready?.()) ?? true;
+  } catch (error) {
+    runtime.log.warn({ err: error }, 'the readiness check failed');
+    return false;
+  }
+}

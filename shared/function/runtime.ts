@@ -1,0 +1,27 @@
+import type { Logger } from 'pino';
+import type { Environment } from '../config.ts';
+import type { StepRunner } from './durable.ts';
+import type { Limits } from './limits.ts';
+import type { FunctionMetrics } from './metrics.ts';
+import type { RuntimeSettings } from './settings.ts';
+import type { FunctionModule } from './types.ts';
+
+/** What all parts of one function's server share. */
+export interface Runtime {
+  name: string;
+  module: FunctionModule;
+  env: Environment;
+  settings: RuntimeSettings;
+  log: Logger;
+  limits: Limits;
+  metrics: FunctionMetrics;
+  phase: 'starting' | 'ready' | 'stopping';
+  /** Set once `init` is done, for durable functions. */
+  steps: StepRunner | undefined;
+  /** Until the first invocation of this process. */
+  cold: boolean;
+  /** Aborted when the function begins to stop. */
+  stopping: AbortSignal;
+  /** Aborted when its grace period is over, with the reason `shutting-down`. */
+  cutOff: AbortSignal;
+}

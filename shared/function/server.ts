@@ -1,0 +1,234 @@
+import Fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify';
+import type { Logger } from 'pino';
+import type { Environment } from '../config.ts';
+import { DandelionError } from '../errors.ts';
+import { openDatabase } from '../stores/database.ts';
+import { settlesWithin } from './abort.ts';
+import { stepLimitMs } from './attempt.ts';
+import { callOf, logCall, sendProblem } from './call.ts';
+import { trackUnusedConnections } from './connections.ts';
+import { createStepRunner } from './durable.ts';
+import { createLimits, type Slot } from './limits.ts';
+import { createLogger, functionLogger } from './log.ts';
+import { createMetrics } from './metrics.ts';
+import { addFunctionRoute, requestLimitMs } from './routes-function.ts';
+import { addHealthRoutes } from './routes-health.ts';
+import { addDurableRoutes } from './routes-runs.ts';
+import type { Runtime } from './runtime.ts';
+import { checkOrigin, checkToken, createRateLimit, securityHeaders } from './security.ts';
+import { isLoopback, readRuntimeSettings } from './settings.ts';
+import type { FunctionModule } from './types.ts';
+
+const DEFAULT_BODY_LIMIT_BYTES = 1024 * 1024;
+/** How long answers may take to leave once work was cut off. */
+const FLUSH_MS = 2000;
+/** A connection without any traffic is closed this long after the longest answer was due. */
+const IDLE_BEYOND_LIMIT_MS = 60_000;
+
+export interface FunctionServer {
+  app: FastifyInstance;
+  log: Logger;
+  /** Listens on HOST and PORT; probes are answered from here on. */
+  listen(): Promise<{ port: number; url: string }>;
+  /** Opens the ledger for a durable function and runs the module's `init`; then the function is ready. */
+  init(): Promise<void>;
+  /** Stops: takes no more work, finishes what runs within the grace period, hands the rest over. */
+  close(): Promise<void>;
+}
+
+/**
+ * Makes the HTTP server of a function; `listen` and `init` start it.
+ *
+ * @throws DandelionError `bad-config` when the environment is not usable
+ */
+export function createFunctionServer(
+  module: FunctionModule,
+  options: { name: string; env?: Environment; logger?: Logger },
+): FunctionServer {
+  const stop = new AbortController();
+  const cut = new AbortController();
+  const runtime = createRuntime(module, options, stop.signal, cut.signal);
+  const app = createApp(runtime);
+  const unused = trackUnusedConnections(app.server);
+
+  return {
+    app,
+    log: runtime.log,
+    listen: () => listen(app, runtime),
+    init: () => initialise(runtime),
+    async close() {
+      if (runtime.phase === 'stopping') return;
+      runtime.phase = 'stopping';
+      stop.abort();
+      runtime.steps?.stopSweep();
+      const drained = Promise.all([app.close(), runtime.limits.idle()]);
+      unused.close();
+      if (!(await settlesWithin(drained, runtime.settings.GRACE_PERIOD_MS))) {
+        runtime.log.warn(`${runtime.limits.inFlight} requests and runs outlast the grace period`);
+        cut.abort(new DandelionError('shutting-down', 'The function is stopping; send this again.'));
+        await settlesWithin(Promise.all([drained, runtime.steps?.handOver()]), FLUSH_MS);
+        app.server.closeAllConnections();
+      }
+      runtime.limits.close();
+      await module.shutdown?.();
+    },
+  };
+}
+
+function createRuntime(
+  module: FunctionModule,
+  options: { name: string; env?: Environment; logger?: Logger },
+  stopping: AbortSignal,
+  cutOff: AbortSignal,
+): Runtime {
+  const env = options.env ?? process.env;
+  const { name } = options;
+  const settings = readRuntimeSettings(env, module);
+  const logger =
+    options.logger ?? createLogger({ name, level: settings.LOG_LEVEL, instanceId: settings.INSTANCE_ID });
+  const log = functionLogger(logger, name, settings.K_REVISION);
+  const limits = createLimits(settings, module.maxInFlight);
+  const metrics = createMetrics(name, () => limits.inFlight);
+  return {
+    ...{ name, module, env, settings, log, limits, metrics, stopping, cutOff },
+    phase: 'starting',
+    steps: undefined,
+    cold: true,
+  };
+}
+
+async function listen(app: FastifyInstance, runtime: Runtime): Promise<{ port: number; url: string }> {
+  const { HOST: host, PORT } = runtime.settings;
+  try {
+    await app.listen({ host, port: PORT });
+  } catch (error) {
+    const taken = error instanceof Error && 'code' in error && error.code === 'EADDRINUSE';
+    if (!taken) throw error;
+    throw new DandelionError(
+      'port-in-use',
+      `Port ${PORT} is taken: stop the program that has it, or set PORT to another one.`,
+      { cause: error },
+    );
+  }
+  const address = app.server.address();
+  const port = typeof address === 'object' && address !== null ? address.port : PORT;
+  return { port, url: `http://${host.includes(':') ? `[${host}]` : host}:${port}` };
+}
+
+async function initialise(runtime: Runtime): Promise<void> {
+  const { module, name, env, settings } = runtime;
+  const startedAt = performance.now();
+  if (module.durable === true) {
+    if (settings.DATABASE_URL === undefined) {
+      throw new DandelionError('bad-config', `${name} is a durable step: set DATABASE_URL for its ledger.`);
+    }
+    const db = await openDatabase(settings.DATABASE_URL);
+    runtime.steps = createStepRunner({ ...runtime, db });
+  }
+  await module.init?.({ functionName: name, env, log: runtime.log });
+  if (runtime.phase !== 'starting') return;
+  runtime.phase = 'ready';
+  runtime.limits.watchEventLoop();
+  runtime.steps?.startSweep();
+  const seconds = (performance.now() - startedAt) / 1000;
+  runtime.metrics.initialised(seconds);
+  runtime.log.info({ 'event.action': 'init', 'event.duration': Math.round(seconds * 1e9) }, 'ready');
+}
+
+function createApp(runtime: Runtime): FastifyInstance {
+  const { module, settings } = runtime;
+  const limitMs = module.durable === true ? stepLimitMs(module) : requestLimitMs(runtime);
+  const app = Fastify({
+    logger: false,
+    bodyLimit: module.bodyLimitBytes ?? DEFAULT_BODY_LIMIT_BYTES,
+    return503OnClosing: false,
+    connectionTimeout: limitMs + IDLE_BEYOND_LIMIT_MS,
+    requestTimeout: settings.REQUEST_TIMEOUT_MS,
+    http: {
+      headersTimeout: Math.min(settings.HEADERS_TIMEOUT_MS, settings.REQUEST_TIMEOUT_MS),
+      connectionsCheckingInterval: Math.min(5000, settings.HEADERS_TIMEOUT_MS / 2),
+    },
+    frameworkErrors: (error, request, reply) => sendProblem(runtime, request, reply, fromFastify(error)),
+  });
+  app.removeAllContentTypeParsers();
+  app.addContentTypeParser('*', { parseAs: 'buffer' }, (_request, body, done) => done(null, body));
+  app.decorateRequest('call', undefined);
+  const slots = new WeakMap<FastifyRequest, Slot>();
+  app.addHook('onRequest', createGate(runtime, slots));
+  app.addHook('onSend', async (_request, reply, payload) => {
+    // A kept connection would hold the stop up, and its next request would meet a closed door.
+    if (runtime.phase === 'stopping') reply.header('connection', 'close');
+    return payload;
+  });
+  app.setErrorHandler((error, request, reply) => sendProblem(runtime, request, reply, fromFastify(error)));
+  app.setNotFoundHandler((request, reply) =>
+    sendProblem(runtime, request, reply, new DandelionError('not-found', 'There is nothing at this path.')),
+  );
+  const slotOf = (request: FastifyRequest): Slot => {
+    const slot = slots.get(request);
+    if (slot === undefined) throw new DandelionError('internal', 'The request was let in without a slot.');
+    return slot;
+  };
+  addHealthRoutes(app, runtime);
+  if (module.durable === true) addDurableRoutes(app, runtime, slotOf);
+  else addFunctionRoute(app, runtime, slotOf);
+  return app;
+}
+
+/** Everything a request passes before its body is read. */
+function createGate(runtime: Runtime, slots: WeakMap<FastifyRequest, Slot>) {
+  const { module, settings } = runtime;
+  const loopbackOnly = isLoopback(settings.HOST);
+  const isOpen = module.open === true;
+  const limitRate = isOpen && !loopbackOnly ? createRateLimit(settings.RATE_LIMIT_PER_SECOND) : undefined;
+
+  return async (request: FastifyRequest, reply: FastifyReply): Promise<void> => {
+    const call = callOf(runtime, request);
+    reply.headers(securityHeaders);
+    reply.raw.once('close', () => logCall(call, request, reply));
+    if (call.kind === 'health') return;
+    const needsToken = settings.DANDELION_TOKEN !== undefined && !(isOpen && call.kind === 'function');
+    if (settings.DANDELION_TOKEN !== undefined && needsToken) {
+      checkToken(request.headers.authorization, settings.DANDELION_TOKEN);
+    }
+    if (!isOpen) checkOrigin(request.method, request.headers, loopbackOnly);
+    if (call.kind === 'metrics') return;
+    limitRate?.(clientOf(runtime, request));
+    if (runtime.phase === 'starting') {
+      throw new DandelionError('not-ready', `The function ${runtime.name} is still starting.`);
+    }
+    if (call.kind === 'runs') return;
+    if (runtime.phase === 'stopping') {
+      throw new DandelionError('shutting-down', 'The function is stopping; send this again.');
+    }
+    const slot = runtime.limits.enter();
+    slots.set(request, slot);
+    reply.raw.once('close', () => slot.leave());
+    call.coldStart = runtime.cold;
+    if (runtime.cold) runtime.metrics.coldStart();
+    runtime.cold = false;
+  };
+}
+
+/** Behind Knative every connection comes from its proxy, which names the client. */
+function clientOf(runtime: Runtime, request: FastifyRequest): string {
+  const forwarded = [request.headers['x-forwarded-for'] ?? []].flat().join(',').split(',', 1)[0]?.trim();
+  const isProxied = runtime.settings.K_SERVICE !== undefined && forwarded !== undefined && forwarded !== '';
+  return isProxied ? forwarded : (request.socket.remoteAddress ?? 'unknown');
+}
+
+/** Fastify's own errors, in the words of our catalogue. */
+function fromFastify(error: unknown): unknown {
+  const code = error instanceof Error && 'code' in error ? error.code : undefined;
+  if (typeof code !== 'string' || !code.startsWith('FST_')) return error;
+  const detail = (error as Error).message;
+  if (code === 'FST_ERR_CTP_BODY_TOO_LARGE') {
+    return new DandelionError('body-too-large', 'The body is larger than this function takes.', {
+      cause: error,
+    });
+  }
+  if (code === 'FST_ERR_CTP_INVALID_MEDIA_TYPE') return new DandelionError('unsupported-media-type', detail);
+  const status =
+    'statusCode' in (error as Error) ? (error as Error & { statusCode?: number }).statusCode : 500;
+  return status !== undefined && status < 500 ? new DandelionError('bad-request', detail) : error;
+}

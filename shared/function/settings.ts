@@ -1,0 +1,63 @@
+import { randomUUID } from 'node:crypto';
+import { isIP } from 'node:net';
+import { z } from 'zod';
+import { count, type Environment, readConfig } from '../config.ts';
+import { DandelionError } from '../errors.ts';
+import type { FunctionModule } from './types.ts';
+
+const schema = z.object({
+  PORT: count().max(65_535).default(8080),
+  HOST: z.string().default('127.0.0.1'),
+  DANDELION_TOKEN: z.string().min(16, 'use at least 16 characters').optional(),
+  LOG_LEVEL: z.enum(['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent']).default('info'),
+  /** Owner of leases; must differ between processes that live at the same time. */
+  INSTANCE_ID: z.string().default(() => randomUUID()),
+  /** Set by Knative: its queue-proxy is then the only way in, and the cluster decides who may call. */
+  K_SERVICE: z.string().optional(),
+  K_REVISION: z.string().optional(),
+  DATABASE_URL: z.string().optional(),
+  /** How long SIGTERM waits for work before it is handed over. */
+  GRACE_PERIOD_MS: count().default(25_000),
+  LEASE_MS: count(100).default(30_000),
+  HEARTBEAT_MS: count(10).default(10_000),
+  SWEEP_MS: count(10).default(10_000),
+  /** Sustained delay of the event loop above which work is refused. */
+  EVENT_LOOP_DELAY_LIMIT_MS: count(1).default(1000),
+  EVENT_LOOP_SAMPLE_MS: count(10).default(1000),
+  /** Calls a second and client that an open function takes when bound beyond loopback. */
+  RATE_LIMIT_PER_SECOND: count(1).default(50),
+  /** A client that has not sent its headers, its whole request, by then is cut off. */
+  HEADERS_TIMEOUT_MS: count(100).default(10_000),
+  REQUEST_TIMEOUT_MS: count(100).default(60_000),
+});
+/** What a process needs before it can say anything. */
+export const startupSettings = schema.pick({ LOG_LEVEL: true, INSTANCE_ID: true });
+export type RuntimeSettings = z.infer<typeof schema>;
+
+/**
+ * Reads the runtime's own settings; a function's settings are its own affair.
+ *
+ * @throws DandelionError `bad-config` when a variable is wrong, or when the server would be reachable from other
+ * machines without a token
+ */
+export function readRuntimeSettings(env: Environment, module: Pick<FunctionModule, 'open'>): RuntimeSettings {
+  const settings = readConfig(schema, env);
+  const guarded = isLoopback(settings.HOST) || settings.K_SERVICE !== undefined || module.open === true;
+  if (!guarded && settings.DANDELION_TOKEN === undefined) {
+    throw new DandelionError(
+      'bad-config',
+      `HOST is ${settings.HOST}, so other machines could call this function: set DANDELION_TOKEN, or HOST=127.0.0.1.`,
+    );
+  }
+  if (settings.HEARTBEAT_MS * 2 > settings.LEASE_MS) {
+    throw new DandelionError('bad-config', 'HEARTBEAT_MS must be at most half of LEASE_MS.');
+  }
+  return settings;
+}
+
+/** True for addresses and names that only this machine can reach. */
+export function isLoopback(host: string): boolean {
+  const bare = host.replace(/^\[|\]$/g, '').toLowerCase();
+  if (bare === 'localhost' || bare.endsWith('.localhost') || bare === '::1') return true;
+  return isIP(bare) === 4 && bare.startsWith('127.');
+}

@@ -1,0 +1,69 @@
+import type { Logger } from 'pino';
+import type { Environment } from '../config.ts';
+import type { Event, EventData, EventType } from '../events.ts';
+
+/** What a handler receives: OpenFaaS's request fields, and the CloudEvent where the request carries one. */
+export interface FunctionEvent {
+  /** Parsed by media type: JSON to a value, `text/*` to a string, anything else stays a Buffer. */
+  body: unknown;
+  /** The body's bytes as they came. */
+  rawBody: Buffer;
+  headers: Readonly<Record<string, string | string[] | undefined>>;
+  method: string;
+  /** Path without the query, always with a leading slash. */
+  path: string;
+  query: Readonly<Record<string, string | string[] | undefined>>;
+  cloudEvent?: Event;
+}
+
+/** What a handler may do besides returning a value. */
+export interface FunctionContext {
+  readonly functionName: string;
+  /** Aborted when the client is gone, the time limit is reached, the lease is lost or the function stops. */
+  readonly signal: AbortSignal;
+  readonly log: Logger;
+  /** Attempt of a durable run, from 1; 1 for everything else. */
+  readonly attempt: number;
+  /** W3C trace context of this invocation. */
+  readonly traceparent: string;
+  /** Sets the HTTP status of the answer (plain HTTP only). */
+  status(code: number): FunctionContext;
+  /** Adds headers to the answer (plain HTTP only). */
+  headers(values: Record<string, string>): FunctionContext;
+  /** Answers with `value`; the same as returning it. */
+  succeed(value: unknown): unknown;
+  /** Answers with a problem; the same as throwing. */
+  fail(error: unknown): never;
+  /** Reports how far a durable step is; shown by `/runs/{id}` and the page. Cheap: writes are throttled. */
+  progress(done: number, total: number, note?: string): void;
+  /** The result event of a durable step: id derived from function and input, source and trace filled in. */
+  result<Type extends EventType>(type: Type, data: EventData<Type>, subject?: string): Event;
+}
+
+/** What `init` receives. */
+export interface InitContext {
+  readonly functionName: string;
+  readonly env: Environment;
+  readonly log: Logger;
+}
+
+/** The whole surface of a function: what `functions/<name>/handler.ts` exports. */
+export interface FunctionModule {
+  handler(event: FunctionEvent, context: FunctionContext): unknown | Promise<unknown>;
+  /** Runs once before the function is ready: settings, connections, models. */
+  init?(context: InitContext): void | Promise<void>;
+  /** Asked by readiness probes once `init` is done. */
+  ready?(): boolean | Promise<boolean>;
+  /** Runs after the last request was answered. */
+  shutdown?(): void | Promise<void>;
+  /** `true`: a pipeline step; each event is written to the ledger and worked once. */
+  durable?: true;
+  /** Largest body accepted; the runtime's default is 1 MiB. */
+  bodyLimitBytes?: number;
+  /** Requests worked at the same time; more are answered 503 with `Retry-After`. Default 64. */
+  maxInFlight?: number;
+  /** Longest time one request may take. Default 60 s; durable steps 3600 s. */
+  timeLimitMs?: number;
+  /** `true`: may be called without a token when bound beyond loopback (predict, webapp). */
+  open?: true;
+}
