@@ -44,6 +44,8 @@ export interface EngineOptions {
 /** What an engine's file gives; {@link batched} makes an {@link Engine} of it. */
 export interface EngineCore {
   readonly name: EngineName;
+  /** Photos it takes at once: as few as give its full throughput, for a batch blocks the event loop. */
+  readonly batch: number;
   runBatch(pixels: Uint8Array, n: number): Promise<EngineResult>;
   close(): Promise<void>;
 }
@@ -57,12 +59,6 @@ export interface GraphShape {
 
 /** The size that decodePhoto gives unless told otherwise, so that all engines take the same pixels. */
 const CLASSICAL_INPUT_SIZE = 224;
-
-/**
- * Photos a batch: more do not raise the throughput of any engine (measured with EfficientNet-Lite0 on two
- * cores: 1 to 8 photos are equally fast a photo, 32 slower), while each batch blocks the event loop.
- */
-const BATCH = 8;
 
 /**
  * Opens an engine on an ONNX graph with the inputs and outputs of `graphNames` (see backbone.ts).
@@ -93,6 +89,7 @@ export function openClassicalEngine(head?: LinearHead): Engine {
   const photoLength = CLASSICAL_INPUT_SIZE ** 2 * 3;
   const core: EngineCore = {
     name: 'classical',
+    batch: 1,
     async close() {},
     async runBatch(pixels, n) {
       const features = new Float32Array(n * dimension);
@@ -126,6 +123,7 @@ function graphShape(graph: OnnxGraph): GraphShape {
 /** Checks the pixels, cuts them into batches, joins the results. */
 function batched(core: EngineCore, shape: GraphShape): Engine {
   const { inputSize, featureDimension, classes } = shape;
+  const { batch } = core;
   const photoLength = inputSize * inputSize * 3;
   return {
     name: core.name,
@@ -140,11 +138,11 @@ function batched(core: EngineCore, shape: GraphShape): Engine {
           `${n} photos of ${inputSize} pixels are ${n * photoLength} bytes; the engine got ${pixels.length}.`,
         );
       }
-      if (n > 0 && n <= BATCH) return core.runBatch(pixels, n);
+      if (n > 0 && n <= batch) return core.runBatch(pixels, n);
       const features = new Float32Array(n * featureDimension);
       const probabilities = new Float32Array(n * (classes ?? 0));
-      for (let start = 0; start < n; start += BATCH) {
-        const count = Math.min(BATCH, n - start);
+      for (let start = 0; start < n; start += batch) {
+        const count = Math.min(batch, n - start);
         const part = pixels.subarray(start * photoLength, (start + count) * photoLength);
         const result = await core.runBatch(part, count);
         features.set(result.features, start * featureDimension);

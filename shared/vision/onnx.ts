@@ -3,7 +3,7 @@ import { z } from 'zod';
 import { DandelionError } from '../errors.ts';
 
 /**
- * The part of ONNX's message format that our graphs use (names and numbers: onnx.proto of ONNX 1.16, IR 8).
+ * The part of ONNX's message format that our graphs use (names and numbers: onnx/onnx.proto, IR version 8).
  * Fields that are not listed are skipped when reading.
  */
 const descriptor = {
@@ -140,7 +140,7 @@ export type OnnxModel = z.infer<typeof modelSchema>;
 
 const modelType = protobuf.Root.fromJSON(descriptor).lookupType('ModelProto');
 
-/** Wraps a graph as a model of IR 8, operator set 13: read by every onnxruntime since 1.11. */
+/** Wraps a graph as a model of IR version 8 and operator set 13. */
 export function onnxModel(graph: OnnxGraph): OnnxModel {
   return { irVersion: 8, producerName: 'dandelion', graph, opsetImport: [{ domain: '', version: 13 }] };
 }
@@ -164,7 +164,7 @@ export function decodeOnnx(bytes: Uint8Array): OnnxModel {
   }
 }
 
-/** A node whose attributes are whole numbers, lists of them (arrays) or, in `floats`, real numbers. */
+/** A node with one output, named after it; attributes are whole numbers or lists of them. */
 export function onnxNode(
   opType: string,
   input: string[],

@@ -50,7 +50,11 @@ async function loadWasm(): Promise<TensorFlow> {
 /** `wasm/` beside the bundle this module was built into, else the package's own folder. */
 function wasmFolder(): string {
   const beside = join(dirname(fileURLToPath(import.meta.url)), 'wasm');
-  if (existsSync(beside)) return beside;
+  if (existsSync(beside)) {
+    // The package asks for its own folder even when it is told where its files are; an ES module bundle has none.
+    if (!('__dirname' in globalThis)) Object.assign(globalThis, { __dirname: beside });
+    return beside;
+  }
   const require = createRequire(import.meta.url);
   return join(dirname(require.resolve('@tensorflow/tfjs-backend-wasm/package.json')), 'dist');
 }

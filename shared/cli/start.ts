@@ -1,0 +1,136 @@
+import { readFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { z } from 'zod';
+import { DandelionError, toDandelionError } from '../errors.ts';
+import { type Platform, startPlatform } from '../local/platform.ts';
+import { readChampion, readEvaluation, readModel } from '../stores/models.ts';
+import { type ObjectStore, openObjects } from '../stores/objects.ts';
+import { allowSources } from './allowed-sources.ts';
+import { predictOnce } from './first-prediction.ts';
+import { readOptions, type StartOptions, usage } from './options.ts';
+import { buildReport, describeReport, exitCodeOf, type Findings, writeReport } from './report.ts';
+import { runPipeline } from './run-pipeline.ts';
+import { type PreparedSource, prepareSource } from './source.ts';
+
+/** A terminal may deliver one Ctrl-C twice: to this process and through npm. */
+const secondSignalAfterMs = 1500;
+const packageManifest = z.object({ version: z.string() });
+
+function say(sentence: string): void {
+  process.stdout.write(`${sentence}\n`);
+}
+
+/** `npm start`. @returns the exit code */
+async function main(words: string[]): Promise<number> {
+  // Whoever read the output may leave; the work goes on.
+  process.stdout.on('error', () => {});
+  const stopped = listenForStop();
+  const findings: Findings = {};
+  let options: StartOptions | 'help' | undefined;
+  try {
+    options = await readOptions(words);
+    if (options === 'help') {
+      process.stdout.write(usage);
+      return 0;
+    }
+    return await start(options, findings, stopped);
+  } catch (thrown) {
+    const error = toDandelionError(thrown);
+    process.stderr.write(`\n${error.message}\n`);
+    if (error !== thrown && thrown instanceof Error) process.stderr.write(`${thrown.stack}\n`);
+    if (typeof options === 'object' && options.json !== undefined) {
+      await writeReport(options.json, buildReport({ ...findings, error })).catch((fault: Error) =>
+        process.stderr.write(`${fault.message}\n`),
+      );
+    }
+    return exitCodeOf(error);
+  }
+}
+
+/** Resolves at the first signal to stop; a later second one ends the process at once. */
+function listenForStop(): Promise<void> {
+  return new Promise((resolve) => {
+    let firstAt: number | undefined;
+    const onSignal = () => {
+      if (firstAt !== undefined && Date.now() - firstAt > secondSignalAfterMs) process.exit(1);
+      firstAt ??= Date.now();
+      resolve();
+    };
+    for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, onSignal);
+  });
+}
+
+async function start(options: StartOptions, findings: Findings, stopped: Promise<void>): Promise<number> {
+  const { dataDir, model } = options;
+  const objects = openObjects({ OBJECTS_DIR: process.env.OBJECTS_DIR ?? join(dataDir, 'objects') });
+  const keepChampion =
+    options.source.kind === 'default' && (await readChampion(objects, model)) !== undefined;
+  const source = keepChampion ? undefined : await prepareSource(options.source, dataDir, say);
+  say('Starting the database and the gateway ...');
+  const allowed = await allowSources(dataDir, source?.env ?? {});
+  const env = { ...allowed, MODEL_NAME: model };
+  const platform = await startPlatform({ dataDir, port: options.port, env });
+  try {
+    const interruption = new AbortController();
+    const interrupted = stopped.then(() => {
+      const reason = new DandelionError(
+        'cancelled',
+        'Stopped before the model was ready; the next start goes on from here.',
+      );
+      interruption.abort(reason);
+      throw reason;
+    });
+    // Later it only ends the wait below.
+    interrupted.catch(() => {});
+    await Promise.race([trainAndTry(options, platform, source, findings, interruption.signal), interrupted]);
+    if (options.once) return 0;
+    say(`\nOpen ${platform.gatewayUrl} and drop a photo on the page. Ctrl-C stops everything.`);
+    await stopped;
+    say('\nStopping ...');
+    return 0;
+  } finally {
+    await platform.stop();
+  }
+}
+
+/** Everything up to the first answer of a model that serves; fills the findings as it goes. */
+async function trainAndTry(
+  options: StartOptions,
+  platform: Platform,
+  source: PreparedSource | undefined,
+  findings: Findings,
+  signal: AbortSignal,
+): Promise<void> {
+  let refusal: DandelionError | undefined;
+  if (source !== undefined) {
+    say(`Training "${options.model}" on ${source.title}; watch it at ${platform.gatewayUrl}`);
+    const failure = await runPipeline(platform, source, await productVersion(), findings, signal);
+    if (failure !== undefined && failure.code !== 'model-rejected') throw failure;
+    refusal = failure;
+  }
+  findings.champion = await readServing(platform.objects, options.model);
+  if (findings.champion === undefined) throw refusal ?? new DandelionError('no-champion', 'No model serves.');
+  findings.prediction = await predictOnce(platform, findings.champion.record);
+  const report = buildReport(findings);
+  say(`\n${describeReport(report)}`);
+  if (refusal !== undefined)
+    say(`\nThe new model was refused, the one before it serves on. ${refusal.message}`);
+  if (options.json !== undefined) await writeReport(options.json, report);
+}
+
+async function readServing(objects: ObjectStore, model: string): Promise<Findings['champion']> {
+  const found = await readChampion(objects, model);
+  if (found === undefined) return undefined;
+  const { version } = found.champion;
+  return {
+    record: await readModel(objects, model, version),
+    evaluation: await readEvaluation(objects, model, version),
+  };
+}
+
+async function productVersion(): Promise<string> {
+  const path = join(import.meta.dirname, '../../package.json');
+  return packageManifest.parse(JSON.parse(await readFile(path, 'utf8'))).version;
+}
+
+process.exitCode = await main(process.argv.slice(2));

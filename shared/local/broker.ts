@@ -1,0 +1,179 @@
+import { setTimeout as sleep } from 'node:timers/promises';
+import type { Logger } from 'pino';
+import { DandelionError, type Problem, toDandelionError, toProblem } from '../errors.ts';
+import type { Event } from '../events.ts';
+import { backOffMs, deliver, type Outcome } from './delivery.ts';
+import type { Journal } from './journal.ts';
+import type { Processes } from './processes.ts';
+import type { Trigger } from './triggers.ts';
+
+/** An event a function refused for good, or that could not be brought to it in all tries. */
+export interface DeadLetter {
+  event: Event;
+  function: string;
+  attempts: number;
+  problem: Problem;
+}
+
+/** The reply of a function, back in the broker. */
+export interface Result {
+  function: string;
+  /** What the function was given. */
+  event: Event;
+  result: Event;
+}
+
+export interface BrokerOptions {
+  triggers: Trigger[];
+  processes: Processes;
+  journal: Journal;
+  logger: Logger;
+  /** Bearer token of the functions, where they ask for one. */
+  token?: string;
+  /** Longest wait between two tries; default 5 s: a person is waiting. */
+  longestWaitMs?: number;
+}
+
+/** Routes events to functions as Knative's broker does: by Triggers, at least once, unordered. */
+export interface Broker {
+  readonly triggers: readonly Trigger[];
+  /** Accepts an event; when this resolves it is on disk and survives the end of the process. */
+  publish(event: Event): Promise<void>;
+  /** Brings an event to one function whatever the Triggers say; its reply is routed on. */
+  send(event: Event, functionName: string): Promise<void>;
+  /** Publishes again what an earlier process accepted and did not finish; returns how many. */
+  resume(): Promise<number>;
+  onAccepted(listener: (event: Event) => void): () => void;
+  onResult(listener: (result: Result) => void): () => void;
+  onDeadLetter(listener: (letter: DeadLetter) => void): () => void;
+  /** Resolves when nothing is on its way. */
+  idle(): Promise<void>;
+  /** Takes and sends no more; resolves when what is on its way has been answered. What is left is resumed later. */
+  stop(): Promise<void>;
+}
+
+export function createBroker(options: BrokerOptions): Broker {
+  const { triggers, processes, journal, logger, token, longestWaitMs = 5000 } = options;
+  const accepted = createListeners<Event>();
+  const results = createListeners<Result>();
+  const deadLetters = createListeners<DeadLetter>();
+  const underWay = new Set<Promise<void>>();
+  const deliveries = new Map<string, Promise<boolean>>();
+  const stopping = new AbortController();
+
+  const track = (work: Promise<void>): void => {
+    const tracked = work
+      .catch((error: unknown) => logger.error({ err: error }, 'the broker failed'))
+      .finally(() => underWay.delete(tracked));
+    underWay.add(tracked);
+  };
+
+  /** The same event on its way to the same function is one delivery. */
+  const settle = (event: Event, trigger: Trigger): Promise<boolean> => {
+    const key = JSON.stringify([trigger.function, event.source, event.id]);
+    const known = deliveries.get(key);
+    if (known !== undefined) return known;
+    const settling = bringTo(event, trigger).finally(() => deliveries.delete(key));
+    deliveries.set(key, settling);
+    return settling;
+  };
+
+  /** Resolves true when the delivery is settled, false when it was broken off and must be taken up later. */
+  const bringTo = async (event: Event, trigger: Trigger): Promise<boolean> => {
+    for (let attempt = 1; ; attempt++) {
+      if (stopping.signal.aborted) return false;
+      const outcome = await attemptDelivery(event, trigger.function);
+      if (outcome.kind === 'answered') return answered(event, trigger.function, outcome.reply);
+      if (stopping.signal.aborted) return false;
+      if (outcome.kind === 'refused' || attempt > trigger.delivery.retry) {
+        bury({ event, function: trigger.function, attempts: attempt, problem: outcome.problem });
+        return true;
+      }
+      const waitMs = Math.max(backOffMs(trigger.delivery, attempt - 1), outcome.retryAfterMs ?? 0);
+      logger.warn(
+        { event: { action: 'delivery-retry' }, 'error.code': outcome.problem.code },
+        `${trigger.function} could not take ${event.type} (try ${attempt}): ${outcome.problem.detail}`,
+      );
+      await sleep(Math.min(waitMs, longestWaitMs), undefined, { signal: stopping.signal }).catch(() => {});
+    }
+  };
+
+  const attemptDelivery = async (event: Event, name: string): Promise<Outcome> => {
+    try {
+      const { url, release } = await processes.acquire(name);
+      return await deliver(event, url, token).finally(release);
+    } catch (error) {
+      const { retryAfterMs } = toDandelionError(error);
+      return { kind: 'failed', problem: toProblem(error), retryAfterMs };
+    }
+  };
+
+  const answered = async (event: Event, name: string, reply: Event | undefined): Promise<boolean> => {
+    if (reply === undefined) return true;
+    results.emit({ function: name, event, result: reply });
+    await accept(reply);
+    return true;
+  };
+
+  const bury = (letter: DeadLetter): void => {
+    const { event, problem } = letter;
+    logger.error(
+      { event: { action: 'dead-letter' }, 'error.code': problem.code },
+      `${letter.function} did not take ${event.type} ${event.id} in ${letter.attempts} tries: ${problem.detail}`,
+    );
+    deadLetters.emit(letter);
+  };
+
+  const route = async (event: Event, targets: Trigger[]): Promise<void> => {
+    const settled = await Promise.all(targets.map((trigger) => settle(event, trigger)));
+    if (settled.every(Boolean)) await journal.remove(event);
+  };
+
+  /** Journals first. While stopping the event only goes to disk. */
+  const accept = async (event: Event): Promise<void> => {
+    const targets = triggers.filter((trigger) => trigger.matches(event));
+    if (targets.length > 0) await journal.add(event);
+    accepted.emit(event);
+    if (targets.length > 0 && !stopping.signal.aborted) track(route(event, targets));
+  };
+
+  return {
+    triggers,
+    async publish(event) {
+      if (stopping.signal.aborted) throw new DandelionError('shutting-down', 'The platform is stopping.');
+      await accept(event);
+    },
+    async send(event, functionName) {
+      const trigger = triggers.find((each) => each.function === functionName);
+      if (trigger !== undefined) track(settle(event, trigger).then(() => {}));
+    },
+    async resume() {
+      const left = await journal.list();
+      for (const event of left) await accept(event);
+      return left.length;
+    },
+    onAccepted: accepted.add,
+    onResult: results.add,
+    onDeadLetter: deadLetters.add,
+    async idle() {
+      while (underWay.size > 0) await Promise.all(underWay);
+    },
+    async stop() {
+      stopping.abort();
+      while (underWay.size > 0) await Promise.all(underWay);
+    },
+  };
+}
+
+function createListeners<Value>() {
+  const listeners = new Set<(value: Value) => void>();
+  return {
+    add(listener: (value: Value) => void): () => void {
+      listeners.add(listener);
+      return () => listeners.delete(listener);
+    },
+    emit(value: Value): void {
+      for (const listener of listeners) listener(value);
+    },
+  };
+}

@@ -1,0 +1,197 @@
+import { type ChildProcess, spawn } from 'node:child_process';
+import { randomUUID } from 'node:crypto';
+import { once } from 'node:events';
+import { createInterface } from 'node:readline';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { request } from 'undici';
+import { z } from 'zod';
+import { DandelionError } from '../errors.ts';
+import type { LogFile } from './log-file.ts';
+
+/** One process of a function, from its start to its end. */
+export interface FunctionProcess {
+  /** Owner of the leases it takes. */
+  readonly instanceId: string;
+  readonly processId: number;
+  readonly url: string;
+  /** Resolves when the process is gone, with what it said last. */
+  readonly ended: Promise<FunctionEnd>;
+  /** SIGTERM, and SIGKILL when it is still there after the grace period. */
+  stop(graceMs: number): Promise<void>;
+}
+
+export interface FunctionEnd {
+  instanceId: string;
+  code: number | null;
+  signal: NodeJS.Signals | null;
+  /** Its last error lines, for a message; empty when there are none. */
+  lastWords: string;
+}
+
+export interface FunctionProcessOptions {
+  name: string;
+  /** The bundle's `index.mjs`. */
+  entry: string;
+  env: Readonly<Record<string, string | undefined>>;
+  log: LogFile;
+  startTimeoutMs: number;
+}
+
+const listening = z.object({ listening: z.object({ port: z.number().int().positive() }) });
+const logLine = z.object({
+  'log.level': z.string(),
+  message: z.string().default(''),
+  error: z.object({ message: z.string().optional() }).optional(),
+});
+
+const keptLines = 30;
+
+/**
+ * Starts a function's bundle on a port of its own and waits until it says it is ready. The IPC channel is what
+ * ends a function whose platform was killed: the runtime stops when it closes.
+ *
+ * @throws DandelionError `upstream-unavailable` with the process's last error lines when it ends or is not ready in time
+ */
+export async function startFunctionProcess(options: FunctionProcessOptions): Promise<FunctionProcess> {
+  const instanceId = randomUUID();
+  const env = { ...options.env, PORT: '0', HOST: '127.0.0.1', INSTANCE_ID: instanceId };
+  const child = spawn(process.execPath, ['--disable-warning=ExperimentalWarning', options.entry], {
+    env,
+    stdio: ['ignore', 'pipe', 'pipe', 'ipc'],
+    // A session of its own: Ctrl-C in the terminal is the platform's to handle, which stops functions in order.
+    detached: true,
+  });
+  const lastWords = keepLog(child, options.log);
+  const ended = waitForEnd(child, instanceId, lastWords);
+  const stop = (graceMs: number) => stopChild(child, ended, graceMs);
+  try {
+    const url = await waitUntilReady(child, ended, options.startTimeoutMs);
+    return { instanceId, processId: child.pid ?? 0, url, ended, stop };
+  } catch (error) {
+    await stop(1000);
+    const why = error instanceof Error ? error.message : String(error);
+    const words = (await ended).lastWords;
+    throw new DandelionError(
+      'upstream-unavailable',
+      `The function ${options.name} did not start: ${why}${words === '' ? '' : `: ${words}`}. Its log is ${options.log.path}`,
+      { cause: error, retryAfterMs: 1000, extra: { function: options.name } },
+    );
+  }
+}
+
+function waitForEnd(child: ChildProcess, instanceId: string, lastWords: () => string): Promise<FunctionEnd> {
+  return new Promise((resolve) => {
+    child.once('error', (error) => {
+      if (child.pid === undefined) {
+        resolve({ instanceId, code: null, signal: null, lastWords: error.message });
+      }
+    });
+    // "close" comes after the last line was read.
+    child.once('close', (code, signal) => resolve({ instanceId, code, signal, lastWords: lastWords() }));
+  });
+}
+
+async function waitUntilReady(
+  child: ChildProcess,
+  ended: Promise<FunctionEnd>,
+  timeoutMs: number,
+): Promise<string> {
+  const cancel = new AbortController();
+  const { signal } = cancel;
+  const early = ended.then((end) => {
+    throw new Error(`it ended with ${end.signal ?? `exit code ${end.code}`}`);
+  });
+  const late = sleep(timeoutMs, undefined, { signal }).then(() => {
+    throw new Error(`it was not ready after ${timeoutMs / 1000} s`);
+  });
+  try {
+    return await Promise.race([readyUrl(child, signal), early, late]);
+  } finally {
+    cancel.abort();
+    late.catch(() => {});
+    early.catch(() => {});
+  }
+}
+
+async function readyUrl(child: ChildProcess, signal: AbortSignal): Promise<string> {
+  const url = `http://127.0.0.1:${await portOf(child)}`;
+  while (!signal.aborted) {
+    if (await isReady(url, signal)) return url;
+    await sleep(20);
+  }
+  throw new Error('it was stopped');
+}
+
+function portOf(child: ChildProcess): Promise<number> {
+  return new Promise((resolve) => {
+    child.on('message', (message) => {
+      const parsed = listening.safeParse(message);
+      if (parsed.success) resolve(parsed.data.listening.port);
+    });
+  });
+}
+
+async function isReady(url: string, signal: AbortSignal): Promise<boolean> {
+  try {
+    const { statusCode, body } = await request(`${url}/health/ready`, { signal });
+    await body.dump();
+    return statusCode === 200;
+  } catch {
+    return false;
+  }
+}
+
+async function stopChild(child: ChildProcess, ended: Promise<FunctionEnd>, graceMs: number): Promise<void> {
+  if (child.exitCode !== null || child.signalCode !== null || child.pid === undefined) {
+    await ended;
+    return;
+  }
+  child.kill('SIGTERM');
+  const timer = setTimeout(() => child.kill('SIGKILL'), graceMs);
+  await once(child, 'exit').catch(() => {});
+  clearTimeout(timer);
+  await ended;
+}
+
+/** Appends what a process writes to its log; the returned function gives its last error lines. */
+function keepLog(child: ChildProcess, log: LogFile): () => string {
+  const lines: string[] = [];
+  for (const stream of [child.stdout, child.stderr]) {
+    if (stream === null) continue;
+    stream.on('error', () => {});
+    createInterface({ input: stream }).on('line', (line) => {
+      log.append(`${line}\n`);
+      lines.push(line);
+      if (lines.length > keptLines) lines.shift();
+    });
+  }
+  return () => lastErrors(lines);
+}
+
+function lastErrors(lines: string[]): string {
+  const parsed = lines.map((line) => ({ line, record: parseLogLine(line) }));
+  const errors = parsed.flatMap(({ record }) => {
+    if (record === undefined || !['error', 'fatal'].includes(record['log.level'])) return [];
+    return [[record.message, record.error?.message].filter((text) => text !== undefined && text !== '')];
+  });
+  if (errors.length > 0)
+    return errors
+      .slice(-2)
+      .map((texts) => [...new Set(texts)].join(': '))
+      .join('; ');
+  const plain = parsed.filter(({ record }) => record === undefined).map(({ line }) => line.trim());
+  // An uncaught error prints its stack: the lines that say what happened are those without "at".
+  const telling = plain.filter(
+    (line) => line !== '' && !line.startsWith('at ') && !line.startsWith('Node.js v'),
+  );
+  return telling.slice(-4).join(' | ');
+}
+
+function parseLogLine(line: string): z.output<typeof logLine> | undefined {
+  if (!line.startsWith('{')) return undefined;
+  try {
+    return logLine.safeParse(JSON.parse(line)).data;
+  } catch {
+    return undefined;
+  }
+}

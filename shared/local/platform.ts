@@ -1,0 +1,219 @@
+import { once } from 'node:events';
+import { mkdir } from 'node:fs/promises';
+import { createServer } from 'node:net';
+import { join, resolve } from 'node:path';
+import type { Logger } from 'pino';
+import { z } from 'zod';
+import { type Environment, modelName, readConfig } from '../config.ts';
+import { DandelionError } from '../errors.ts';
+import { createLogger } from '../function/log.ts';
+import { isLoopback } from '../function/settings.ts';
+import { closeDatabases, type Database, openDatabase } from '../stores/database.ts';
+import { type ObjectStore, openObjects } from '../stores/objects.ts';
+import { type Broker, createBroker } from './broker.ts';
+import { startGateway } from './gateway.ts';
+import { openJournal } from './journal.ts';
+import { lockFolder } from './lock.ts';
+import { openLogFile } from './log-file.ts';
+import { followPipeline, type Pipeline } from './pipeline.ts';
+import { startPostgres } from './postgres.ts';
+import { openProcesses, type Processes } from './processes.ts';
+import { reconcile } from './reconcile.ts';
+import { readTriggers } from './triggers.ts';
+
+export interface PlatformOptions {
+  /** Folder of everything the platform keeps. */
+  dataDir: string;
+  /** Port of the gateway; 0 for any free one. */
+  port: number;
+  /** Settings over those of the surroundings; functions get them too. */
+  env?: Environment;
+  /** Folder of the built functions; default `dist`. */
+  distDir?: string;
+  /** Folder of the Trigger manifests; default the ones that ship. */
+  triggersDir?: string;
+  /** A function without requests for this long is stopped; default 60 s. */
+  idleTimeoutMs?: number;
+}
+
+/** Everything on one machine, running. */
+export interface Platform {
+  gatewayUrl: string;
+  broker: Broker;
+  processes: Processes;
+  pipeline: Pipeline;
+  database: Database;
+  databaseUrl: string;
+  objects: ObjectStore;
+  modelName: string;
+  /** Where functions and platform write their logs. */
+  logsDir: string;
+  /** Functions finish or hand back their work, then everything ends, the database last. Nothing is left running. */
+  stop(): Promise<void>;
+}
+
+const settingsSchema = z.object({
+  HOST: z.string().default('127.0.0.1'),
+  DANDELION_TOKEN: z.string().min(16, 'use at least 16 characters').optional(),
+  MODEL_NAME: modelName.default('dandelion'),
+  DATABASE_URL: z.string().optional(),
+  LOG_LEVEL: z.string().default('info'),
+});
+
+const root = resolve(import.meta.dirname, '../..');
+/** Ctrl-C should not take long: a step that is not done by then is handed back and goes on at the next start. */
+const functionGraceMs = 5000;
+const killAfterMs = 15_000;
+
+/**
+ * Starts database, functions on demand, broker and gateway, and takes up what an earlier start left undone.
+ * With DATABASE_URL set that server is used instead of the embedded one.
+ *
+ * @throws DandelionError `bad-config` (folder in use, nothing built, settings), `port-in-use`, `database-unavailable`
+ */
+export async function startPlatform(options: PlatformOptions): Promise<Platform> {
+  const dataDir = resolve(options.dataDir);
+  const env = { ...process.env, ...options.env };
+  const settings = readConfig(settingsSchema, env);
+  await makeDataDir(dataDir);
+  const logsDir = join(dataDir, 'logs');
+  // In reverse order of starting, as far as the start came.
+  const closers: (() => Promise<void>)[] = [];
+  const stop = async () => {
+    for (let close = closers.pop(); close !== undefined; close = closers.pop()) await close();
+  };
+  try {
+    const lock = await lockFolder(dataDir, 'The data folder');
+    closers.push(() => lock.release());
+    await checkPort(options.port, settings.HOST);
+    const logger = platformLogger(logsDir, settings.LOG_LEVEL);
+    const databaseUrl = settings.DATABASE_URL ?? (await startDatabase(dataDir, logger, closers));
+    const database = await openDatabase(databaseUrl);
+    closers.push(closeDatabases);
+    const stores = { OBJECTS_DIR: join(dataDir, 'objects'), TRACKING_DIR: join(dataDir, 'tracking') };
+    const model = settings.MODEL_NAME;
+    const grace = { GRACE_PERIOD_MS: String(functionGraceMs) };
+    const functionEnv = { ...grace, ...stores, ...env, DATABASE_URL: databaseUrl, MODEL_NAME: model };
+    const objects = openObjects({ OBJECTS_DIR: functionEnv.OBJECTS_DIR ?? stores.OBJECTS_DIR });
+    const running = await startTraffic({
+      ...options,
+      dataDir,
+      logsDir,
+      settings,
+      functionEnv,
+      database,
+      objects,
+      logger,
+    });
+    closers.push(running.stop);
+    await reconcile(database, running.broker, logger);
+    return { ...running, database, databaseUrl, objects, modelName: model, logsDir, stop: onceOnly(stop) };
+  } catch (error) {
+    await stop();
+    throw error;
+  }
+}
+
+interface TrafficOptions extends PlatformOptions {
+  logsDir: string;
+  settings: z.output<typeof settingsSchema>;
+  functionEnv: Environment;
+  database: Database;
+  objects: ObjectStore;
+  logger: Logger;
+}
+
+/** Functions, broker and gateway: what ends together, since each waits for answers of another. */
+async function startTraffic(options: TrafficOptions) {
+  const { dataDir, logsDir, settings, functionEnv, database, objects, logger, idleTimeoutMs } = options;
+  const distDir = options.distDir ?? join(root, 'dist');
+  const token = settings.DANDELION_TOKEN;
+  const processes = openProcesses({
+    distDir,
+    logsDir,
+    env: functionEnv,
+    logger,
+    db: database,
+    graceMs: killAfterMs,
+    ...(idleTimeoutMs === undefined ? {} : { idleTimeoutMs }),
+  });
+  if ((await processes.names()).length === 0) {
+    throw new DandelionError(
+      'bad-config',
+      `There are no built functions in ${distDir}: run \`npm run build\`.`,
+    );
+  }
+  const triggers = await readTriggers(options.triggersDir ?? join(root, 'knative/base/eventing'));
+  const journal = await openJournal(join(dataDir, 'broker'));
+  const broker = createBroker({ triggers, processes, journal, logger, token });
+  const pipeline = followPipeline({ db: database, objects, model: settings.MODEL_NAME, broker });
+  const { HOST: host } = settings;
+  const gateway = await startGateway({
+    port: options.port,
+    host,
+    token,
+    processes,
+    broker,
+    pipeline,
+    logger,
+  });
+  const stop = async () => {
+    pipeline.stop();
+    const closed = Promise.all([gateway.close(), broker.stop()]);
+    await processes.stop();
+    await closed;
+  };
+  return { gatewayUrl: gateway.url, broker, processes, pipeline, stop };
+}
+
+async function startDatabase(
+  dataDir: string,
+  logger: Logger,
+  closers: (() => Promise<void>)[],
+): Promise<string> {
+  const server = await startPostgres({ dataDir: join(dataDir, 'postgres'), logger });
+  closers.push(server.stop);
+  return server.url;
+}
+
+function platformLogger(logsDir: string, level: string): Logger {
+  const file = openLogFile(join(logsDir, 'platform.log'));
+  return createLogger({ name: 'platform', level, destination: { write: (line) => file.append(line) } });
+}
+
+async function makeDataDir(dataDir: string): Promise<void> {
+  try {
+    await mkdir(dataDir, { recursive: true });
+  } catch (error) {
+    const why = error instanceof Error ? error.message : String(error);
+    throw new DandelionError('bad-config', `The data folder ${dataDir} cannot be made: ${why}.`, {
+      cause: error,
+    });
+  }
+}
+
+/** Known before the database starts: a taken port is the commonest reason not to start. */
+async function checkPort(port: number, host: string): Promise<void> {
+  const server = createServer().listen(port, isLoopback(host) ? '127.0.0.1' : host);
+  try {
+    await once(server, 'listening');
+  } catch (error) {
+    if (!(error instanceof Error && 'code' in error && error.code === 'EADDRINUSE')) return;
+    throw new DandelionError(
+      'port-in-use',
+      `Port ${port} is taken by another program: stop it or use --port N.`,
+      { cause: error },
+    );
+  }
+  server.close();
+  await once(server, 'close');
+}
+
+/** Two callers of `stop` wait for the same end. */
+function onceOnly(run: () => Promise<void>): () => Promise<void> {
+  let running: Promise<void> | undefined;
+  return () => {
+    running ??= run();
+    return running;
+  };
+}
