@@ -23,7 +23,7 @@ const catalogue = {
   'unsupported-media-type': { status: 415, title: 'The media type is not supported' },
   'event-reused': { status: 422, title: 'The event id was used before with another body' },
   // Images
-  'not-an-image': { status: 422, title: 'The bytes are not an image we can read' },
+  'not-an-image': { status: 422, title: 'This is not a photo we can read' },
   'truncated-image': { status: 422, title: 'The image is damaged or cut off' },
   'too-many-pixels': { status: 422, title: 'The image has too many pixels' },
   'image-too-large': { status: 422, title: 'The file is larger than a photo may be' },
@@ -58,6 +58,8 @@ const catalogue = {
   cancelled: { status: 503, title: 'The work was cancelled' },
   'lease-lost': { status: 503, title: 'Another attempt took this run over' },
   'worker-died': { status: 500, title: 'The process working on the event died again and again' },
+  'compute-died': { status: 500, title: 'The thread of a computation ended before its answer' },
+  'out-of-memory': { status: 500, title: 'There is not enough memory' },
   'database-unavailable': { status: 503, title: 'PostgreSQL cannot be reached' },
   'object-missing': { status: 503, title: 'An object is missing from the object store' },
   'object-corrupt': { status: 503, title: 'An object does not match its digest' },
