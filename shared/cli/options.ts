@@ -82,6 +82,12 @@ export async function readOptions(
   };
 }
 
+/** Where the report goes, even when the rest of the command line is wrong. */
+export function reportPathIn(words: string[]): string | undefined {
+  const { json } = parseArgs({ args: words, options: flags, strict: false }).values;
+  return typeof json === 'string' && json.trim() !== '' ? resolve(json) : undefined;
+}
+
 function parse(words: string[]) {
   try {
     return parseArgs({ args: words, options: flags, allowPositionals: false }).values;

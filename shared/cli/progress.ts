@@ -29,7 +29,7 @@ function createBars(stream: NodeJS.WriteStream): ProgressView {
   const shown = new Map<string, SingleBar>();
   const payload = (name: string, text: string) => {
     // A line that wraps would be drawn twice.
-    const room = Math.max(10, (stream.columns ?? 80) - widestName - 34);
+    const room = Math.max(10, (stream.columns || 80) - widestName - 34);
     return { name: name.padEnd(widestName), text: text.length > room ? `${text.slice(0, room - 1)}…` : text };
   };
   for (const name of pipelineFunctions) shown.set(name, bars.create(scale, 0, payload(name, '')));

@@ -152,7 +152,8 @@ function percent(share: number): string {
 export function failureOf(state: PipelineState, logsDir: string): DandelionError | undefined {
   const failed = state.steps.find((step) => step.status === 'failed');
   if (failed === undefined) return undefined;
-  const { code = 'internal', detail = '' } = failed.problem ?? {};
+  const { code = 'internal', title = '', detail = '' } = failed.problem ?? {};
+  if (code === 'model-rejected') return new DandelionError(code, `${title}: ${detail}.`);
   return new DandelionError(
     isErrorCode(code) ? code : 'internal',
     `${failed.function}: ${detail} (log: ${logsDir}/${failed.function}.log)`,

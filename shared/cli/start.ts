@@ -2,12 +2,12 @@ import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { z } from 'zod';
 import { DandelionError, toDandelionError } from '../errors.ts';
-import { type Platform, startPlatform } from '../local/platform.ts';
+import { makeDataDir, type Platform, startPlatform } from '../local/platform.ts';
 import { readChampion, readEvaluation, readModel } from '../stores/models.ts';
 import { type ObjectStore, openObjects } from '../stores/objects.ts';
 import { allowSources } from './allowed-sources.ts';
 import { predictOnce } from './first-prediction.ts';
-import { readOptions, type StartOptions, usage } from './options.ts';
+import { readOptions, reportPathIn, type StartOptions, usage } from './options.ts';
 import { buildReport, describeReport, exitCodeOf, type Findings, writeReport } from './report.ts';
 import { runPipeline } from './run-pipeline.ts';
 import { type PreparedSource, prepareSource } from './source.ts';
@@ -26,9 +26,8 @@ async function main(words: string[]): Promise<number> {
   process.stdout.on('error', () => {});
   const stopped = listenForStop();
   const findings: Findings = {};
-  let options: StartOptions | 'help' | undefined;
   try {
-    options = await readOptions(words);
+    const options = await readOptions(words);
     if (options === 'help') {
       process.stdout.write(usage);
       return 0;
@@ -38,8 +37,9 @@ async function main(words: string[]): Promise<number> {
     const error = toDandelionError(thrown);
     process.stderr.write(`\n${error.message}\n`);
     if (error !== thrown && thrown instanceof Error) process.stderr.write(`${thrown.stack}\n`);
-    if (typeof options === 'object' && options.json !== undefined) {
-      await writeReport(options.json, buildReport({ ...findings, error })).catch((fault: Error) =>
+    const json = reportPathIn(words);
+    if (json !== undefined) {
+      await writeReport(json, buildReport({ ...findings, error })).catch((fault: Error) =>
         process.stderr.write(`${fault.message}\n`),
       );
     }
@@ -62,6 +62,7 @@ function listenForStop(): Promise<void> {
 
 async function start(options: StartOptions, findings: Findings, stopped: Promise<void>): Promise<number> {
   const { dataDir, model } = options;
+  await makeDataDir(dataDir);
   const objects = openObjects({ OBJECTS_DIR: process.env.OBJECTS_DIR ?? join(dataDir, 'objects') });
   const keepChampion =
     options.source.kind === 'default' && (await readChampion(objects, model)) !== undefined;
@@ -112,9 +113,9 @@ async function trainAndTry(
   if (findings.champion === undefined) throw refusal ?? new DandelionError('no-champion', 'No model serves.');
   findings.prediction = await predictOnce(platform, findings.champion.record);
   const report = buildReport(findings);
-  say(`\n${describeReport(report)}`);
   if (refusal !== undefined)
-    say(`\nThe new model was refused, the one before it serves on. ${refusal.message}`);
+    say(`\n${refusal.message} The model before it serves on; the figures are the new one's.`);
+  say(`\n${describeReport(report)}`);
   if (options.json !== undefined) await writeReport(options.json, report);
 }
 

@@ -1,6 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { ErrorCode, Problem } from '../errors.ts';
-import { type Event, type MetricsSummary, parseEventData, runIdOf } from '../events.ts';
+import { type Event, eventSchemas, type MetricsSummary, runIdOf } from '../events.ts';
 import type { Database } from '../stores/database.ts';
 import { readChampion, readEvaluation, readModel } from '../stores/models.ts';
 import type { ObjectStore } from '../stores/objects.ts';
@@ -13,6 +13,7 @@ export type PipelineFunction = (typeof pipelineFunctions)[number];
 
 export const requestType = 'dev.dandelion.retrain.requested.v1';
 export const rejectionType = 'dev.dandelion.model.rejected.v1';
+const approvalType = 'dev.dandelion.model.approved.v1';
 
 export interface PipelineStep {
   function: PipelineFunction;
@@ -202,24 +203,35 @@ function waitingStep(name: PipelineFunction): PipelineStep {
 
 /** What the gate refused is not deployed. */
 function refusedStep(name: PipelineFunction, event: Event): PipelineStep {
-  const { checks } = parseEventData(event, rejectionType);
-  const failed = checks.filter((check) => !check.passed).map((check) => check.detail);
+  const checks = verdictOf(event)?.checks ?? [];
+  const failed = checks
+    .filter((check) => !check.passed)
+    .map(({ value, limit, detail }) => `${detail}: ${rounded(value)}, limit ${limit}`);
   const problem = {
     title: 'The gate refused this model',
-    detail: failed.join(' '),
+    detail: failed.join('; '),
     code: 'model-rejected' satisfies ErrorCode,
   };
   return { ...waitingStep(name), status: 'failed', problem };
+}
+
+function rounded(value: number): number {
+  return Number(value.toPrecision(4));
 }
 
 function briefly(problem: Problem | null): PipelineStep['problem'] {
   return problem && { title: problem.title, detail: problem.detail, code: problem.code };
 }
 
+/** An event of an older product may fit today's schema no more; then its figures are not shown. */
+function verdictOf(event: Event | null | undefined) {
+  const schema = event?.type === rejectionType ? rejectionType : approvalType;
+  return event?.type === schema ? eventSchemas[schema].safeParse(event.data).data : undefined;
+}
+
 function candidateMetrics(chain: ChainLink[]): MetricsSummary | null {
-  const result = chain.find((link) => link.function === 'evaluate')?.run?.result;
-  if (result?.type !== rejectionType && result?.type !== 'dev.dandelion.model.approved.v1') return null;
-  return parseEventData(result, result.type).metrics;
+  const evaluation = chain.find((link) => link.function === 'evaluate')?.run;
+  return verdictOf(evaluation?.result)?.metrics ?? null;
 }
 
 const attemptKey = (run: StepRun) => `${run.id} ${run.attempt}`;

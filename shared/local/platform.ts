@@ -181,7 +181,12 @@ function platformLogger(logsDir: string, level: string): Logger {
   return createLogger({ name: 'platform', level, destination: { write: (line) => file.append(line) } });
 }
 
-async function makeDataDir(dataDir: string): Promise<void> {
+/**
+ * Makes the data folder if it is not there.
+ *
+ * @throws DandelionError `bad-config`
+ */
+export async function makeDataDir(dataDir: string): Promise<void> {
   try {
     await mkdir(dataDir, { recursive: true });
   } catch (error) {

@@ -1,22 +1,15 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
-import { chown, mkdir, open, readFile, realpath, rename, rm, stat, writeFile } from 'node:fs/promises';
-import { createServer } from 'node:net';
+import { chown, mkdir, readFile, realpath, rename, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Logger } from 'pino';
 import postgres from 'postgres';
 import { DandelionError } from '../errors.ts';
 import { type FolderLock, lockFolder } from './lock.ts';
-import {
-  chooseLauncher,
-  findBinaries,
-  type Launcher,
-  majorVersion,
-  type PostgresBinaries,
-  runProgram,
-} from './postgres-binaries.ts';
+import { chooseLauncher, findBinaries, majorVersion, runProgram } from './postgres-binaries.ts';
+import { type Installation, launch, user } from './postgres-server.ts';
 
 export interface PostgresOptions {
   /** Folder of the server's own; made when missing. */
@@ -36,17 +29,6 @@ export interface RunningPostgres {
   stop(): Promise<void>;
 }
 
-interface Installation {
-  binaries: PostgresBinaries;
-  launcher: Launcher;
-  dataDir: string;
-  cluster: string;
-  password: string;
-  durable: boolean;
-}
-
-const user = 'dandelion';
-const startTimeoutMs = 60_000;
 const stopTimeoutMs = 60_000;
 
 /**
@@ -168,109 +150,6 @@ async function isPostgres(processId: number, cluster: string): Promise<boolean> 
   return command.includes(cluster);
 }
 
-async function launch(
-  installation: Installation,
-  wantedPort: number | undefined,
-): Promise<{ url: string; port: number; process: ChildProcess }> {
-  for (let attempt = 1; ; attempt++) {
-    const port = wantedPort ?? (await freePort());
-    const url = `postgres://${user}:${installation.password}@127.0.0.1:${port}/${user}`;
-    const server = await spawnServer(installation, port);
-    const fault = await waitUntilReady(server, installation);
-    if (fault === undefined) return { url, port, process: server };
-    // Another process may have taken the port between looking and listening.
-    if (wantedPort === undefined && attempt < 5 && /address already in use/i.test(fault)) continue;
-    throw new DandelionError(
-      'database-unavailable',
-      `The embedded PostgreSQL did not start: ${fault} (log: ${join(installation.dataDir, 'postgres.log')})`,
-    );
-  }
-}
-
-/**
- * The shell in between outlives a killed owner: the pipe on its standard input closes, it stops the server and
- * waits for it. In a session of its own, so that Ctrl-C in the terminal reaches the owner alone.
- */
-const guardian = `exec 3<&0
-"$@" </dev/null 3<&- &
-server=$!
-{ while read -r line <&3; do :; done; kill -INT $server; } >/dev/null 2>&1 &
-reader=$!
-exec 3<&-
-wait $server
-status=$?
-kill $reader 2>/dev/null
-exit $status`;
-
-async function spawnServer(installation: Installation, port: number): Promise<ChildProcess> {
-  const { binaries, launcher, dataDir } = installation;
-  const command = [...launcher.prefix, binaries.postgres, ...serverParameters(installation, port)];
-  const [program = binaries.postgres, ...parameters] =
-    process.platform === 'win32' ? command : ['/bin/sh', '-c', guardian, 'dandelion-postgres', ...command];
-  const log = await openLog(join(dataDir, 'postgres.log'));
-  try {
-    const { uid, gid } = launcher;
-    const env = { PATH: process.env.PATH, LC_ALL: 'C' };
-    const stdio: ['pipe', number, number] = ['pipe', log.fd, log.fd];
-    const child = spawn(program, parameters, { stdio, detached: true, cwd: '/', env, uid, gid });
-    child.stdin?.on('error', () => {});
-    await once(child, 'spawn');
-    return child;
-  } finally {
-    await log.close();
-  }
-}
-
-/** Small, since it shares a laptop with the compute; no parallel workers, so that a container's 64 MB of shared memory do. */
-function serverParameters({ cluster, durable }: Installation, port: number): string[] {
-  const settings: Record<string, string | number> = {
-    listen_addresses: '127.0.0.1',
-    port,
-    unix_socket_directories: '',
-    max_connections: 120,
-    shared_buffers: '48MB',
-    huge_pages: 'off',
-    max_wal_size: '256MB',
-    min_wal_size: '32MB',
-    wal_level: 'minimal',
-    max_wal_senders: 0,
-    max_worker_processes: 2,
-    max_parallel_workers_per_gather: 0,
-    io_method: 'sync',
-    jit: 'off',
-    timezone: 'UTC',
-    log_timezone: 'UTC',
-    ...(durable ? {} : { fsync: 'off', full_page_writes: 'off', synchronous_commit: 'off' }),
-  };
-  return ['-D', cluster, ...Object.entries(settings).flatMap(([name, value]) => ['-c', `${name}=${value}`])];
-}
-
-async function openLog(path: string) {
-  const size = await stat(path).then(
-    (found) => found.size,
-    () => 0,
-  );
-  return open(path, size > 5_000_000 ? 'w' : 'a', 0o600);
-}
-
-/** @returns what went wrong, or nothing when the server takes connections */
-async function waitUntilReady(server: ChildProcess, installation: Installation): Promise<string | undefined> {
-  const deadline = Date.now() + startTimeoutMs;
-  while (Date.now() < deadline) {
-    if (server.exitCode !== null || server.signalCode !== null) return lastLogLines(installation);
-    const status = await readFile(join(installation.cluster, 'postmaster.pid'), 'utf8').catch(() => '');
-    if (status.split('\n')[7]?.trim() === 'ready') return undefined;
-    await sleep(25);
-  }
-  server.stdin?.end();
-  return `it was not ready after ${startTimeoutMs / 1000} s`;
-}
-
-async function lastLogLines({ dataDir }: Installation): Promise<string> {
-  const log = await readFile(join(dataDir, 'postgres.log'), 'utf8').catch(() => '');
-  return log.trim().split('\n').slice(-4).join(' | ');
-}
-
 async function createDatabase(url: string): Promise<void> {
   const admin = new URL(url);
   admin.pathname = '/postgres';
@@ -325,14 +204,4 @@ async function waitUntil(done: () => Promise<boolean>, timeoutMs: number, what: 
     }
     await sleep(50);
   }
-}
-
-async function freePort(): Promise<number> {
-  const server = createServer().listen(0, '127.0.0.1');
-  await once(server, 'listening');
-  const address = server.address();
-  server.close();
-  await once(server, 'close');
-  if (address === null || typeof address === 'string') throw new Error('no TCP port to be had');
-  return address.port;
 }

@@ -1,0 +1,66 @@
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { mkdtemp, readFile, rm } from 'node:fs/promises';
+import { createServer } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+
+let folder: string;
+
+beforeEach(async () => {
+  folder = await mkdtemp(join(tmpdir(), 'dandelion-start-'));
+});
+
+afterEach(() => rm(folder, { recursive: true, force: true }));
+
+async function run(script: string, ...words: string[]) {
+  const flags = ['--disable-warning=ExperimentalWarning', join(import.meta.dirname, script)];
+  const child = spawn(process.execPath, [...flags, ...words], {
+    stdio: ['ignore', 'pipe', 'pipe'],
+    cwd: folder,
+  });
+  const [stdout, stderr, [code]] = await Promise.all([
+    child.stdout.toArray(),
+    child.stderr.toArray(),
+    once(child, 'close'),
+  ]);
+  return { code, stdout: stdout.join(''), stderr: stderr.join('') };
+}
+
+describe('npm start', () => {
+  test('explains itself', async () => {
+    const { code, stdout } = await run('start.ts', '--help');
+    expect(code).toBe(0);
+    expect(stdout).toContain('--manifest FILE|URL');
+  });
+
+  test('ends with 2 and a report when an option is wrong', async () => {
+    const json = join(folder, 'report.json');
+    const { code, stderr } = await run('start.ts', '--images', '/no/such/folder', '--json', json);
+    expect(code).toBe(2);
+    expect(stderr.trim()).toBe('--images /no/such/folder: there is no such folder.');
+    expect(JSON.parse(await readFile(json, 'utf8'))).toMatchObject({
+      ok: false,
+      error: { code: 'bad-config', detail: '--images /no/such/folder: there is no such folder.' },
+    });
+  });
+
+  test('ends with 2 when the port is taken', async () => {
+    const taken = createServer().listen(0, '127.0.0.1');
+    await once(taken, 'listening');
+    const address = taken.address();
+    const port = String(typeof address === 'object' ? address?.port : 0);
+    const options = ['--images', import.meta.dirname, '--data', join(folder, 'data'), '--port', port];
+    const { code, stderr } = await run('start.ts', ...options);
+    taken.close();
+    expect(code).toBe(2);
+    expect(stderr).toContain(`Port ${port} is taken by another program: stop it or use --port N.`);
+  });
+});
+
+test('the first hop names the commands there are', async () => {
+  const { code, stderr } = await run('bootstrap.mjs', 'launch');
+  expect(code).toBe(2);
+  expect(stderr).toMatch(/Unknown command "launch"; there are: start, test, /);
+});
