@@ -5,7 +5,7 @@ import { join, resolve } from 'node:path';
 import type { Logger } from 'pino';
 import { z } from 'zod';
 import { type Environment, modelName, readConfig } from '../config.ts';
-import { DandelionError } from '../errors.ts';
+import { DandelionError, toDandelionError } from '../errors.ts';
 import { createLogger } from '../function/log.ts';
 import { isLoopback } from '../function/settings.ts';
 import { closeDatabases, type Database, openDatabase } from '../stores/database.ts';
@@ -88,7 +88,9 @@ export async function startPlatform(options: PlatformOptions): Promise<Platform>
     await checkPort(options.port, settings.HOST);
     const logger = platformLogger(logsDir, settings.LOG_LEVEL);
     const databaseUrl = settings.DATABASE_URL ?? (await startDatabase(dataDir, logger, closers));
-    const database = await openDatabase(databaseUrl);
+    const database = await openDatabase(databaseUrl).catch((error: unknown) => {
+      throw settings.DATABASE_URL === undefined ? error : asConfiguration(error);
+    });
     closers.push(closeDatabases);
     const stores = { OBJECTS_DIR: join(dataDir, 'objects'), TRACKING_DIR: join(dataDir, 'tracking') };
     const model = settings.MODEL_NAME;
@@ -164,6 +166,11 @@ async function startTraffic(options: TrafficOptions) {
     await closed;
   };
   return { gatewayUrl: gateway.url, broker, processes, pipeline, stop };
+}
+
+/** A server that someone named and that does not answer is for that person to mend, not to be waited for. */
+function asConfiguration(thrown: unknown): DandelionError {
+  return new DandelionError('bad-config', toDandelionError(thrown).message, { cause: thrown });
 }
 
 async function startDatabase(
