@@ -23,8 +23,18 @@ describe('fitTemperature', () => {
 
   it('gives the lowest log-loss of its neighbourhood', () => {
     const best = fitTemperature(logits, labels, 2);
-    for (const other of [best * 0.98, best * 1.02]) {
+    for (const other of [best * 0.95, best * 1.05]) {
       expect(logLossAt(logits, labels, 2, best)).toBeLessThan(logLossAt(logits, labels, 2, other));
+    }
+  });
+
+  it('is no surer than the number of photos allows where every answer is right', () => {
+    for (const photos of [20, 200]) {
+      const right = Float64Array.from({ length: photos * 2 }, (_, i) => ((i >> 1) % 2 === i % 2 ? 5 : -5));
+      const truth = Int32Array.from({ length: photos }, (_, i) => i % 2);
+      const temperature = fitTemperature(right, truth, 2);
+      const probability = 1 / (1 + Math.exp(-10 / temperature));
+      expect(probability).toBeCloseTo((photos / 2 + 1) / (photos / 2 + 2), 3);
     }
   });
 
