@@ -1,10 +1,12 @@
 /**
- * Builds every function into `dist/<function>/`: one bundle, the native packages that bundle uses for this
- * platform, and its data files. A function's folder is all that its container image needs.
+ * Builds every function into `dist/<function>/`: one bundle, another for worker threads where it has a `worker.ts`,
+ * the native packages they use on this platform, and its data files. A function's folder is all that its container
+ * image needs.
  */
 import { execFileSync } from 'node:child_process';
+import { existsSync } from 'node:fs';
 import { cp, link, mkdir, readdir, readFile, rm, writeFile } from 'node:fs/promises';
-import { dirname, join, relative } from 'node:path';
+import { basename, dirname, join, relative } from 'node:path';
 import { build, type Metafile } from 'esbuild';
 
 const root = import.meta.dirname;
@@ -48,9 +50,28 @@ async function functionNames(): Promise<string[]> {
 async function buildFunction(name: string): Promise<void> {
   const folder = join(dist, name);
   await rm(folder, { recursive: true, force: true });
+  const entries = [bundle(folder, 'index', entryPoint(name))];
+  if (existsSync(join(root, 'functions', name, 'worker.ts'))) {
+    entries.push(bundle(folder, 'worker', `import './functions/${name}/worker.ts';`));
+  }
+  const metafile = joined(await Promise.all(entries));
+  const dependencies = await layNativePackages(folder, metafile);
+  await layDataFiles(name, folder, metafile);
+  const manifest = {
+    name: `dandelion-${name}`,
+    version: productVersion,
+    private: true,
+    type: 'module',
+    dependencies,
+  };
+  await writeFile(join(folder, 'package.json'), `${JSON.stringify(manifest, null, 2)}\n`);
+}
+
+/** Makes one `.mjs` of an entry and everything it imports. */
+async function bundle(folder: string, name: string, contents: string): Promise<Metafile> {
   const { metafile } = await build({
-    stdin: { contents: entryPoint(name), resolveDir: root, sourcefile: `${name}.entry.ts`, loader: 'ts' },
-    outfile: join(folder, 'index.mjs'),
+    stdin: { contents, resolveDir: root, sourcefile: `${basename(folder)}.${name}.ts`, loader: 'ts' },
+    outfile: join(folder, `${name}.mjs`),
     bundle: true,
     platform: 'node',
     target: 'node24',
@@ -71,16 +92,14 @@ async function buildFunction(name: string): Promise<void> {
       js: "import { createRequire as createRequireOfBundle } from 'node:module'; const require = createRequireOfBundle(import.meta.url);",
     },
   });
-  const dependencies = await layNativePackages(folder, metafile);
-  await layDataFiles(name, folder, metafile);
-  const manifest = {
-    name: `dandelion-${name}`,
-    version: productVersion,
-    private: true,
-    type: 'module',
-    dependencies,
+  return metafile;
+}
+
+function joined(metafiles: Metafile[]): Metafile {
+  return {
+    inputs: Object.assign({}, ...metafiles.map(({ inputs }) => inputs)),
+    outputs: Object.assign({}, ...metafiles.map(({ outputs }) => outputs)),
   };
-  await writeFile(join(folder, 'package.json'), `${JSON.stringify(manifest, null, 2)}\n`);
 }
 
 function entryPoint(name: string): string {

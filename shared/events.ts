@@ -171,6 +171,11 @@ export function resultIdOf(functionName: string, source: string, id: string): st
   return digestOf('result', functionName, source, id).slice(0, 32);
 }
 
+/** A notice's id depends on function, input and place among the notices of that run: a repeat is a duplicate. */
+export function noticeIdOf(functionName: string, source: string, id: string, ordinal: number): string {
+  return digestOf('notice', functionName, source, id, String(ordinal)).slice(0, 32);
+}
+
 /** The version of the model that training on this event makes. */
 export function modelVersionOf(source: string, id: string): string {
   return `v${digestOf('model', source, id).slice(0, 10)}`;

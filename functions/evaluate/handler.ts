@@ -1,6 +1,7 @@
 import { readConfig } from '../../shared/config.ts';
 import { DandelionError } from '../../shared/errors.ts';
 import { type MetricsSummary, parseEventData } from '../../shared/events.ts';
+import { startCompute, workerBeside } from '../../shared/function/compute.ts';
 import type { FunctionContext, FunctionEvent, InitContext } from '../../shared/function/types.ts';
 import { type Database, openDatabase } from '../../shared/stores/database.ts';
 import { type DatasetImage, readDataset } from '../../shared/stores/datasets.ts';
@@ -12,12 +13,12 @@ import {
   writeEvaluation,
 } from '../../shared/stores/models.ts';
 import { type ObjectStore, openObjects } from '../../shared/stores/objects.ts';
-import { openServedModel } from '../../shared/stores/served-model.ts';
 import { openTracker, type Tracker } from '../../shared/stores/tracking.ts';
-import { applyHead, parseHead } from '../../shared/vision/classifier.ts';
+import { applyHead, parseHead } from '../../shared/vision/head.ts';
 import { evaluateSettings, type GateLimits } from './config.ts';
 import { judge } from './gate.ts';
-import { type Answers, answerPhotos, scoreAnswers } from './score.ts';
+import type { Answers } from './score.ts';
+import type { EvaluateJobs, ScoredModel } from './worker.ts';
 
 export const durable = true;
 
@@ -42,15 +43,10 @@ export async function handler(event: FunctionEvent, context: FunctionContext) {
     throw new DandelionError('bad-data', `Dataset ${trained.dataset.version} of ${name} has no test photos.`);
   }
   const rival = await findRival(name, version);
-  const testDay = prepareTest(
-    images,
-    Object.keys(trained.dataset.classes).sort(),
-    rival === undefined ? 1 : 2,
-    context,
-  );
-
-  const candidate = await testDay(name, version);
-  const champion = rival === undefined ? undefined : await testDay(name, rival);
+  const classes = Object.keys(trained.dataset.classes).sort();
+  const models = rival === undefined ? [version] : [version, rival];
+  const [candidate, champion] = await scoreModels(name, models, { images, classes }, context);
+  if (candidate === undefined) throw new DandelionError('internal', 'The candidate was not scored.');
   const servingDeviation = await strayFromHead(candidate, trained.dataset.version);
   const checks = judge({ ...candidate.score, servingDeviation }, champion?.score, limits);
   const approved = checks.every((check) => check.passed);
@@ -82,26 +78,28 @@ async function findRival(name: string, version: string): Promise<string | undefi
   return current?.champion.version === version ? undefined : current?.champion.version;
 }
 
-/** Lets one model after the other answer the same photos. */
-function prepareTest(images: DatasetImage[], classes: string[], models: number, context: FunctionContext) {
-  const total = images.length * models;
-  let done = 0;
-  const onPhoto = () => {
-    done += 1;
-    context.progress(done, total, 'scoring test photos');
-  };
-  return async (name: string, version: string) => {
-    const model = await openServedModel(objects, name, version);
-    try {
-      const answers = await answerPhotos(model, objects, images, classes, {
-        signal: context.signal,
-        onPhoto,
-      });
-      return { record: model.record, answers, score: scoreAnswers(model, answers, images, classes) };
-    } finally {
-      await model.close();
+/** Lets one version after the other answer the same photos, in a thread of their own: engines block. */
+async function scoreModels(
+  name: string,
+  versions: string[],
+  test: { images: DatasetImage[]; classes: string[] },
+  context: FunctionContext,
+): Promise<ScoredModel[]> {
+  const photos = test.images.length;
+  const scored: ScoredModel[] = [];
+  const compute = startCompute<EvaluateJobs>(workerBeside(import.meta.url), {
+    ...{ signal: context.signal, log: context.log },
+    progress: (done) =>
+      context.progress(scored.length * photos + done, versions.length * photos, 'scoring test photos'),
+  });
+  try {
+    for (const version of versions) {
+      scored.push(await compute.run('score', { settings: limits, name, version, ...test }));
     }
-  };
+    return scored;
+  } finally {
+    await compute.close();
+  }
 }
 
 /** How far the graph that will serve strays from the head that was trained, on the test photos' stored features. */

@@ -40,13 +40,17 @@ export async function answerPhotos(
   return { probabilities, latenciesMs };
 }
 
+export interface ScoreReport {
+  report: ClassifierReport;
+}
+
 /** Holds answers against the labels. */
 export function scoreAnswers(
   model: ServedModel,
   answers: Answers,
   images: readonly DatasetImage[],
   classes: string[],
-): Score & { report: ClassifierReport } {
+): Score & ScoreReport {
   const labels = Int32Array.from(images, (image) => classes.indexOf(image.label));
   const report = evaluateClassifier(answers.probabilities, labels, classes, {
     seed: model.record.training.seed,

@@ -13,33 +13,16 @@ export interface EmbeddedPhoto extends FeatureRow {
 }
 
 /**
- * Embeds photos of the object store in batches. The next batch is read and decoded while the engine works on
- * this one, so neither waits for the other.
+ * Embeds photos of the object store, each with its mirror image.
+ *
+ * @throws DandelionError `object-missing`, `object-corrupt`, or why a photo cannot be decoded
  */
-export async function* embedPhotos(
+export async function embedPhotos(
   objects: ObjectStore,
   engine: Engine,
   sha256: readonly string[],
-  batchSize: number,
-  signal: AbortSignal,
-): AsyncIterable<EmbeddedPhoto[]> {
-  const batches = chunksOf(sha256, batchSize);
-  let decoding = decodeBatch(objects, batches[0] ?? [], engine.inputSize);
-  for (let index = 0; index < batches.length; index++) {
-    signal.throwIfAborted();
-    const photos = await decoding;
-    decoding = decodeBatch(objects, batches[index + 1] ?? [], engine.inputSize);
-    // Awaited in the next round; until then a failure must not count as unhandled.
-    decoding.catch(() => {});
-    yield embedBatch(engine, batches[index] ?? [], photos);
-  }
-}
-
-async function embedBatch(
-  engine: Engine,
-  sha256: readonly string[],
-  photos: readonly DecodedPhoto[],
 ): Promise<EmbeddedPhoto[]> {
+  const photos = await decodePhotos(objects, sha256, engine.inputSize);
   const size = engine.inputSize;
   const pixels = Buffer.concat(photos.map((photo) => photo.pixels));
   const both = Buffer.concat([pixels, mirrorPixels(pixels, size)]);
@@ -58,7 +41,11 @@ async function embedBatch(
   });
 }
 
-function decodeBatch(objects: ObjectStore, sha256: readonly string[], size: number): Promise<DecodedPhoto[]> {
+function decodePhotos(
+  objects: ObjectStore,
+  sha256: readonly string[],
+  size: number,
+): Promise<DecodedPhoto[]> {
   return Promise.all(
     sha256.map(async (digest) => {
       const { bytes } = await objects.get(`images/${digest}`);
@@ -71,10 +58,4 @@ function decodeBatch(objects: ObjectStore, sha256: readonly string[], size: numb
       return decodePhoto(bytes, { size });
     }),
   );
-}
-
-function chunksOf<Item>(items: readonly Item[], size: number): Item[][] {
-  const chunks: Item[][] = [];
-  for (let start = 0; start < items.length; start += size) chunks.push(items.slice(start, start + size));
-  return chunks;
 }

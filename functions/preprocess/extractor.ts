@@ -1,4 +1,4 @@
-import type { FunctionContext } from '../../shared/function/types.ts';
+import type { JobTools } from '../../shared/function/compute-worker.ts';
 import { loadBackbone } from '../../shared/stores/backbones.ts';
 import type { ObjectStore } from '../../shared/stores/objects.ts';
 import { CLASSICAL_EXTRACTOR } from '../../shared/vision/classical.ts';
@@ -18,31 +18,30 @@ const NO_BACKBONE = 'none';
 export async function openExtractor(
   objects: ObjectStore,
   backboneUri: string | undefined,
-  context: FunctionContext,
+  tools: JobTools,
 ): Promise<Extractor> {
-  const backbone =
-    backboneUri === NO_BACKBONE ? undefined : await fetchBackbone(objects, backboneUri, context);
+  const backbone = backboneUri === NO_BACKBONE ? undefined : await fetchBackbone(objects, backboneUri, tools);
   if (backbone === undefined) {
-    context.log.warn('NO BACKBONE: fixed classical features are used instead, accuracy will be lower');
+    tools.log.warn('NO BACKBONE: fixed classical features are used instead, accuracy will be lower');
     const engine = openClassicalEngine();
     return { ...CLASSICAL_EXTRACTOR, engine };
   }
   const engine = await openEngine(backbone.graph, {
     onFallback: (reason) =>
-      context.log.warn({ reason }, 'onnxruntime cannot be used; TensorFlow.js embeds, slower'),
+      tools.log.warn({ reason }, 'onnxruntime cannot be used; TensorFlow.js embeds, slower'),
   });
-  context.log.info({ engine: engine.name, backbone: backbone.id }, 'backbone ready');
+  tools.log.info({ engine: engine.name, backbone: backbone.id }, 'backbone ready');
   return { id: backbone.id, dimension: engine.featureDimension, engine };
 }
 
-function fetchBackbone(objects: ObjectStore, uri: string | undefined, context: FunctionContext) {
+function fetchBackbone(objects: ObjectStore, uri: string | undefined, tools: JobTools) {
   return loadBackbone(
     objects,
     { uri },
     {
-      log: context.log,
-      signal: context.signal,
-      onProgress: (done, total) => context.progress(done, total, 'fetching the backbone'),
+      log: tools.log,
+      signal: tools.signal,
+      onProgress: (done, total) => tools.progress(done, total, 'fetching the backbone'),
     },
   );
 }

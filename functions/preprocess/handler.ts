@@ -1,6 +1,7 @@
 import { readConfig } from '../../shared/config.ts';
 import { DandelionError } from '../../shared/errors.ts';
 import { parseEventData } from '../../shared/events.ts';
+import { type Compute, startCompute, workerBeside } from '../../shared/function/compute.ts';
 import type { FunctionContext, FunctionEvent, InitContext } from '../../shared/function/types.ts';
 import { type Database, openDatabase } from '../../shared/stores/database.ts';
 import {
@@ -12,23 +13,22 @@ import {
 } from '../../shared/stores/datasets.ts';
 import { missingFeatures, recordQuality, storeFeatures } from '../../shared/stores/features.ts';
 import { recordRejections } from '../../shared/stores/images.ts';
-import { type ObjectStore, openObjects } from '../../shared/stores/objects.ts';
 import { type PreprocessSettings, preprocessSettings } from './config.ts';
-import { embedPhotos } from './embed.ts';
-import { type Extractor, openExtractor } from './extractor.ts';
+import type { ExtractorSummary, PreprocessJobs } from './worker.ts';
 
 export const durable = true;
 
 const LEAST_PHOTOS_OF_A_CLASS = 10;
 
+/** Batches asked of the worker at once: one is decoded while the engine works on the other. */
+const BATCHES_AHEAD = 2;
+
 let settings: PreprocessSettings;
 let db: Database;
-let objects: ObjectStore;
 
 export async function init({ env }: InitContext): Promise<void> {
   settings = readConfig(preprocessSettings, env);
   db = await openDatabase(settings.DATABASE_URL);
-  objects = openObjects(settings);
 }
 
 /** Ingested photos become features in PostgreSQL, and an immutable dataset version with its splits. */
@@ -36,9 +36,7 @@ export async function handler(event: FunctionEvent, context: FunctionContext) {
   const ingested = parseEventData(event.cloudEvent, 'dev.dandelion.images.ingested.v1');
   const { model, ingestion, seed } = ingested;
 
-  const extractor = await openExtractor(objects, settings.BACKBONE_URI, context);
-  await embedMissing(extractor, model, ingestion, context).finally(() => extractor.engine.close());
-
+  const extractor = await embedMissing(model, ingestion, context);
   const { usable, rejected } = await setBlankAside(ingestion);
   const { images, quarantined } = assignSplits(model, usable);
   if (quarantined.length > 0) await reportQuarantined(ingestion, quarantined);
@@ -53,7 +51,7 @@ export async function handler(event: FunctionEvent, context: FunctionContext) {
       ingestion,
       seed,
       dataset,
-      extractor: { id: extractor.id, dimension: extractor.dimension, inputSize: extractor.engine.inputSize },
+      extractor,
       rejectedCount: ingested.rejectedCount + rejected + quarantined.length,
     },
     dataset.version,
@@ -62,23 +60,51 @@ export async function handler(event: FunctionEvent, context: FunctionContext) {
 
 /** Features are kept by photo and extractor: only photos that were never seen cost anything. */
 async function embedMissing(
-  extractor: Extractor,
   model: string,
   ingestion: string,
   context: FunctionContext,
-) {
-  const candidates = await listCandidates(db, ingestion);
-  const digests = candidates.map(({ sha256 }) => sha256);
-  const missing = await missingFeatures(db, model, extractor.id, digests);
-  let done = digests.length - missing.length;
-  context.progress(done, digests.length, 'embedding photos');
-  const batches = embedPhotos(objects, extractor.engine, missing, settings.PREPROCESS_BATCH, context.signal);
-  for await (const photos of batches) {
-    await storeFeatures(db, model, extractor.id, photos);
-    await recordQuality(db, model, photos);
-    done += photos.length;
+): Promise<ExtractorSummary> {
+  const compute = startCompute<PreprocessJobs>(workerBeside(import.meta.url), context);
+  try {
+    const extractor = await compute.run('open', settings);
+    const candidates = await listCandidates(db, ingestion);
+    const digests = candidates.map(({ sha256 }) => sha256);
+    const missing = await missingFeatures(db, model, extractor.id, digests);
+    let done = digests.length - missing.length;
     context.progress(done, digests.length, 'embedding photos');
+    for await (const photos of embedInBatches(compute, missing, context.signal)) {
+      await storeFeatures(db, model, extractor.id, photos);
+      await recordQuality(db, model, photos);
+      done += photos.length;
+      context.progress(done, digests.length, 'embedding photos');
+    }
+    return extractor;
+  } finally {
+    await compute.close();
   }
+}
+
+/** Photos are stored while the worker is at the next ones. */
+async function* embedInBatches(
+  compute: Compute<PreprocessJobs>,
+  sha256: readonly string[],
+  signal: AbortSignal,
+) {
+  const size = settings.PREPROCESS_BATCH;
+  const underWay: ReturnType<typeof embed>[] = [];
+  const embed = (start: number) => {
+    const embedding = compute.run('embed', sha256.slice(start, start + size));
+    // Awaited in its turn; until then a failure must not count as unhandled.
+    embedding.catch(() => {});
+    return embedding;
+  };
+  for (let start = 0; start < sha256.length; start += size) {
+    signal.throwIfAborted();
+    underWay.push(embed(start));
+    if (underWay.length < BATCHES_AHEAD) continue;
+    yield (await underWay.shift()) ?? [];
+  }
+  for (const embedding of underWay) yield await embedding;
 }
 
 /** A photo of one colour teaches nothing; dark, bright, blurred and small ones are kept with their flag. */

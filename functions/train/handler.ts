@@ -1,27 +1,23 @@
 import { readConfig } from '../../shared/config.ts';
-import { DandelionError } from '../../shared/errors.ts';
 import { type EventData, modelVersionOf, parseEventData } from '../../shared/events.ts';
+import { runJob, workerBeside } from '../../shared/function/compute.ts';
 import type { FunctionContext, FunctionEvent, InitContext } from '../../shared/function/types.ts';
-import { type Database, openDatabase } from '../../shared/stores/database.ts';
-import { type FeatureMatrix, readFeatures } from '../../shared/stores/features.ts';
 import { type ModelRecord, saveModel } from '../../shared/stores/models.ts';
 import { type ObjectStore, openObjects } from '../../shared/stores/objects.ts';
 import { openTracker, type Tracker } from '../../shared/stores/tracking.ts';
-import { applyHead, serialiseHead, type TrainedHead, trainHead } from '../../shared/vision/classifier.ts';
-import { evaluateClassifier } from '../../shared/vision/metrics.ts';
+import { serialiseHead, type TrainedHead } from '../../shared/vision/head.ts';
 import { modelCard } from './card.ts';
-import { trainSettings } from './config.ts';
-import { buildServingGraph } from './serving-graph.ts';
+import { type TrainSettings, trainSettings } from './config.ts';
+import type { TrainJobs } from './worker.ts';
 
 export const durable = true;
 
-let db: Database;
+let settings: TrainSettings;
 let objects: ObjectStore;
 let tracker: Tracker;
 
 export async function init({ env }: InitContext): Promise<void> {
-  const settings = readConfig(trainSettings, env);
-  db = await openDatabase(settings.DATABASE_URL);
+  settings = readConfig(trainSettings, env);
   objects = openObjects(settings);
   tracker = openTracker(settings);
 }
@@ -60,41 +56,20 @@ async function trainModel(
   context: FunctionContext,
 ): Promise<ModelRecord> {
   const { model: name, dataset, extractor, seed } = stored;
-  const classes = Object.keys(dataset.classes).sort();
-  const split = (split: 'train' | 'validation') =>
-    readFeatures(db, { model: name, version: dataset.version, split }, extractor);
-  const [training, validation] = await Promise.all([split('train'), split('validation')]);
-
-  const started = performance.now();
-  const head = await trainHead(
-    {
-      features: training.features,
-      flippedFeatures: training.flippedFeatures,
-      labels: labelIndices(training, classes),
-      groups: training.groups,
-      dimension: extractor.dimension,
-      classes,
-      seed,
-    },
-    {
-      signal: context.signal,
-      onProgress: (done, total) => context.progress(done, total, 'training the head'),
-    },
+  const { head, trainingMs, metrics, serving } = await runJob<TrainJobs, 'train'>(
+    workerBeside(import.meta.url),
+    'train',
+    { settings, stored },
+    context,
+    { givesWay: true },
   );
-  const trainingMs = performance.now() - started;
-
-  const probabilities = applyHead(head, validation.features, validation.labels.length);
-  const metrics = evaluateClassifier(probabilities, labelIndices(validation, classes), classes, {
-    seed,
-  }).summary;
-  const serving = await buildServingGraph(objects, extractor.id, head);
   const { crossValidation, regularisation, temperature, backend } = head;
   const draft = {
     schemaVersion: 1 as const,
     name,
     version,
     createdAt: new Date().toISOString(),
-    classes,
+    classes: head.classes,
     dataset,
     extractor: { id: extractor.id, dimension: extractor.dimension, digest: serving?.backboneDigest ?? null },
     preprocessing: { size: extractor.inputSize, resize: 'cover' as const, colour: 'rgb' as const },
@@ -138,14 +113,4 @@ async function logRun(
     { key: 'train/duration_ms', value: trainingMs, step: 0 },
   ]);
   await tracker.logArtifact(runId, 'MODEL_CARD.md', card);
-}
-
-/** @throws DandelionError `bad-data` when a photo's label is none of the dataset's classes */
-function labelIndices(matrix: FeatureMatrix, classes: readonly string[]): Int32Array {
-  return Int32Array.from(matrix.labels, (label) => {
-    const index = classes.indexOf(label);
-    if (index < 0)
-      throw new DandelionError('bad-data', `The label "${label}" is none of ${classes.join(', ')}.`);
-    return index;
-  });
 }

@@ -3,7 +3,13 @@ import { readBackbone } from '../../shared/stores/backbones.ts';
 import type { ObjectStore } from '../../shared/stores/objects.ts';
 import { servingGraph } from '../../shared/vision/backbone.ts';
 import { CLASSICAL_EXTRACTOR } from '../../shared/vision/classical.ts';
-import type { TrainedHead } from '../../shared/vision/classifier.ts';
+import type { TrainedHead } from '../../shared/vision/head.ts';
+
+/** A graph from pixels to probabilities, and the digest of the backbone in it. */
+export interface ServingGraph {
+  graph: Uint8Array;
+  backboneDigest: string;
+}
 
 /**
  * The graph predict serves: the very backbone the features came from, with the head at its end. Classical
@@ -15,7 +21,7 @@ export async function buildServingGraph(
   objects: ObjectStore,
   extractor: string,
   head: TrainedHead,
-): Promise<{ graph: Uint8Array; backboneDigest: string } | undefined> {
+): Promise<ServingGraph | undefined> {
   if (extractor === CLASSICAL_EXTRACTOR.id) return undefined;
   const backbone = await readBackbone(objects, extractor);
   if (backbone === undefined) {

@@ -1,6 +1,8 @@
 import type { Logger } from 'pino';
 import { DandelionError, isFinal, toDandelionError, toProblem } from '../errors.ts';
+import type { Event } from '../events.ts';
 import type { Database } from '../stores/database.ts';
+import { nameOutage } from '../stores/outage.ts';
 import {
   finishStep,
   heartbeatStep,
@@ -16,6 +18,7 @@ import { encodeBinary } from './cloudevents.ts';
 import { invokeHandler, stepResult } from './context.ts';
 import type { Slot } from './limits.ts';
 import type { FunctionMetrics } from './metrics.ts';
+import type { NoticeSender } from './notices.ts';
 import { storedRequest } from './request.ts';
 import type { RuntimeSettings } from './settings.ts';
 import { continueTrace, type Trace } from './trace.ts';
@@ -32,6 +35,8 @@ export interface AttemptRuntime {
   settings: RuntimeSettings;
   log: Logger;
   metrics: FunctionMetrics;
+  /** Told when notices were written. */
+  sender: NoticeSender;
 }
 
 /** One attempt under way in this process. */
@@ -58,7 +63,7 @@ export function startAttempt(runtime: AttemptRuntime, run: StepRun, slot: Slot):
     'faas.execution': run.id,
     'labels.attempt': String(run.attempt),
   });
-  const work = { ...runtime, run, slot, trace, log, controller };
+  const work: Work = { ...runtime, run, slot, trace, log, controller, notices: [] };
   return {
     run,
     ended: workOn(work),
@@ -72,6 +77,8 @@ interface Work extends AttemptRuntime {
   slot: Slot;
   trace: Trace;
   controller: AbortController;
+  /** What the handler wants told, once its outcome stands. */
+  notices: Event[];
 }
 
 async function workOn(work: Work): Promise<StepRun | undefined> {
@@ -116,6 +123,7 @@ async function outcomeOf(work: Work, report: (progress: StepProgress) => void): 
     signal: controller.signal,
     attempt: run.attempt,
     onProgress: report,
+    onNotice: (notice) => work.notices.push(notice),
   }).finally(() => work.metrics.invoked('pubsub', (performance.now() - startedAt) / 1000));
   try {
     const answer = await untilAborted(work.slot.during(handling), controller.signal);
@@ -124,7 +132,8 @@ async function outcomeOf(work: Work, report: (progress: StepProgress) => void): 
     return { status: 'succeeded', result };
   } catch (thrown) {
     // Whatever a handler throws once it was told to stop, the reason to stop is what ended it.
-    const error = toDandelionError(controller.signal.aborted ? controller.signal.reason : thrown);
+    const reason = controller.signal.aborted ? controller.signal.reason : nameOutage(thrown, work.db);
+    const error = toDandelionError(reason);
     if (error.code === 'shutting-down') return 'released';
     if (error.code === 'lease-lost') return 'lost';
     work.metrics.failed(error);
@@ -154,6 +163,7 @@ async function settle(work: Work, ended: Ended): Promise<StepRun | undefined> {
     log.warn('another attempt took the run over; this outcome is dropped');
     return undefined;
   }
+  if (work.notices.length > 0) work.sender.wake();
   if (ended.status === 'succeeded') {
     return { ...run, status: 'succeeded', final: true, result: ended.result ?? null };
   }
@@ -162,9 +172,12 @@ async function settle(work: Work, ended: Ended): Promise<StepRun | undefined> {
 
 /** A result may have cost hours, so a database that restarts is waited for; the heartbeat goes on meanwhile. */
 async function finishSurely(work: Work, outcome: StepOutcome): Promise<boolean> {
+  // An attempt that will be repeated emits its notices again.
+  const stands = outcome.status === 'succeeded' || outcome.final;
+  const notices = stands ? [...work.notices] : [];
   for (let waitMs = 100; ; waitMs *= 2) {
     try {
-      return await finishStep(work.db, work.run, outcome);
+      return await finishStep(work.db, work.run, outcome, notices);
     } catch (error) {
       const isOutage = error instanceof DandelionError && error.code === 'database-unavailable';
       if (!isOutage || waitMs > work.settings.LEASE_MS || work.controller.signal.aborted) throw error;

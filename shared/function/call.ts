@@ -20,6 +20,8 @@ export interface Call {
   trigger: 'http' | 'pubsub';
   coldStart: boolean;
   error: unknown;
+  /** Set by a handler before it failed; a problem keeps them. */
+  headers: Record<string, string>;
 }
 
 declare module 'fastify' {
@@ -41,6 +43,7 @@ export function callOf(runtime: Runtime, request: FastifyRequest): Call {
     trigger: 'http',
     coldStart: false,
     error: undefined,
+    headers: {},
     ...traced(runtime, request.headers.traceparent),
   };
   request.call = call;
@@ -74,7 +77,7 @@ export function sendProblem(runtime: Runtime, request: FastifyRequest, reply: Fa
   const error = toDandelionError(thrown);
   call.error = error;
   if (call.kind !== 'health') runtime.metrics.failed(error);
-  return sendReply(reply, encodeProblem(error, call.trace.traceId));
+  return sendReply(reply, encodeProblem(error, call.trace.traceId, call.headers));
 }
 
 /** Writes the one log line of a request; probes, scrapes and (below `debug`) looks at runs are too many to be worth one. */

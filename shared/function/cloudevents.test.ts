@@ -14,10 +14,10 @@ function decodeOne(given: Record<string, string>, body: Buffer | string | undefi
 const structured = (document: unknown) =>
   decodeOne({ 'content-type': 'application/cloudevents+json' }, JSON.stringify(document));
 
-/** Text that an attribute may hold: no control characters, no lone surrogates. */
+/** Text that an attribute may hold: no control characters, no lone surrogates, no noncharacters. */
 const attributeText = fc
   .string({ unit: 'binary', minLength: 1 })
-  .map((text) => text.toWellFormed().replaceAll(/[\p{Cc}]/gu, 'x'));
+  .map((text) => text.toWellFormed().replaceAll(/[\p{Cc}\p{Noncharacter_Code_Point}]/gu, 'x'));
 const anyEvent = fc.record({
   specversion: fc.constant('1.0'),
   id: attributeText,

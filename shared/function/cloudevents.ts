@@ -1,7 +1,9 @@
+import { isUtf8 } from 'node:buffer';
 import type { IncomingHttpHeaders } from 'node:http';
 import { CloudEvent, HTTP } from 'cloudevents';
 import { DandelionError } from '../errors.ts';
 import type { Event } from '../events.ts';
+import { checkedAttribute, checkedEvent, isTimestamp, REQUIRED_ATTRIBUTES } from './event-attributes.ts';
 
 /**
  * The HTTP binding of CloudEvents 1.0, both ways.
@@ -27,11 +29,8 @@ export interface EncodedEvent {
   body: Buffer | undefined;
 }
 
-const REQUIRED = ['id', 'source', 'type', 'specversion'] as const;
 /** Attribute names that HTTP headers cannot set: the content type and the body carry them. */
 const NOT_HEADERS = new Set(['data', 'datacontenttype']);
-const attributeName = /^[a-z0-9]+$/;
-const rfc3339 = /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)$/i;
 const base64 = /^(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$/;
 
 /** The media type without parameters, in lower case; empty when there is none. */
@@ -55,7 +54,7 @@ export function isJsonType(mediaType: string): boolean {
 export function decodeEvents(headers: IncomingHttpHeaders, body: Buffer): EventMessage | undefined {
   const mediaType = mediaTypeOf(headers['content-type']);
   if (mediaType.startsWith('application/cloudevents')) return decodeStructured(mediaType, body);
-  const carriesEvent = REQUIRED.some((name) => headers[`ce-${name}`] !== undefined);
+  const carriesEvent = REQUIRED_ATTRIBUTES.some((name) => headers[`ce-${name}`] !== undefined);
   if (!carriesEvent) return undefined;
   return { mode: 'binary', events: [decodeBinary(headers, mediaType, body)] };
 }
@@ -71,7 +70,7 @@ export function parseBody(
   code: 'bad-request' | 'bad-event' = 'bad-request',
 ): unknown {
   if (body.length === 0) return undefined;
-  if (isJsonType(mediaType)) return parseJson(body.toString(), code);
+  if (isJsonType(mediaType)) return parseJson(body, code);
   if (mediaType.startsWith('text/')) return body.toString();
   return body;
 }
@@ -140,19 +139,31 @@ export function fromJsonEvent(document: unknown): Event {
   return checkedEvent(event);
 }
 
+/** True for the media types of a batch, in any case. */
+export function isBatchType(contentType: string | undefined): boolean {
+  const mediaType = mediaTypeOf(contentType);
+  return mediaType === 'application/cloudevents-batch' || mediaType === 'application/cloudevents-batch+json';
+}
+
+/**
+ * Reads the documents of a batch, each still to be read by {@link fromJsonEvent}.
+ *
+ * @throws DandelionError `bad-event` when it is no JSON array
+ */
+export function readBatch(body: Buffer): unknown[] {
+  const documents = parseJson(body, 'bad-event');
+  if (Array.isArray(documents)) return documents;
+  throw new DandelionError('bad-event', 'A batch of CloudEvents is a JSON array.');
+}
+
 function decodeStructured(mediaType: string, body: Buffer): EventMessage {
   switch (mediaType) {
     case 'application/cloudevents':
     case 'application/cloudevents+json':
-      return { mode: 'structured', events: [fromJsonEvent(parseJson(body.toString(), 'bad-event'))] };
+      return { mode: 'structured', events: [fromJsonEvent(parseJson(body, 'bad-event'))] };
     case 'application/cloudevents-batch':
-    case 'application/cloudevents-batch+json': {
-      const documents = parseJson(body.toString(), 'bad-event');
-      if (!Array.isArray(documents)) {
-        throw new DandelionError('bad-event', 'A batch of CloudEvents is a JSON array.');
-      }
-      return { mode: 'batched', events: documents.map(fromJsonEvent) };
-    }
+    case 'application/cloudevents-batch+json':
+      return { mode: 'batched', events: readBatch(body).map(fromJsonEvent) };
     default:
       throw new DandelionError(
         'unsupported-media-type',
@@ -176,62 +187,33 @@ function decodeBinary(headers: IncomingHttpHeaders, mediaType: string, body: Buf
   return checkedEvent(event);
 }
 
-function checkedAttribute(name: string, value: unknown): string | number | boolean {
-  if (!attributeName.test(name)) {
-    throw new DandelionError(
-      'bad-event',
-      `"${name}" is no attribute name: use lower-case letters and digits.`,
-    );
-  }
-  if (typeof value === 'string') {
-    if (!hasControl(value)) return value;
-    throw new DandelionError('bad-event', `The attribute ${name} holds a control character.`);
-  }
-  if (typeof value === 'boolean' || (typeof value === 'number' && Number.isInteger(value))) return value;
-  throw new DandelionError(
-    'bad-event',
-    `The attribute ${name} must be a string, a whole number or a boolean.`,
-  );
-}
-
-function checkedEvent(event: Record<string, unknown>): Event {
-  for (const name of REQUIRED) {
-    if (typeof event[name] === 'string' && event[name] !== '') continue;
-    throw new DandelionError('bad-event', `The CloudEvent lacks the attribute ${name}.`);
-  }
-  if (event.specversion !== '1.0') {
-    throw new DandelionError(
-      'bad-event',
-      `CloudEvents ${String(event.specversion)} is not read here; send 1.0.`,
-    );
-  }
-  if (event.time !== undefined && !(typeof event.time === 'string' && rfc3339.test(event.time))) {
-    throw new DandelionError('bad-event', 'The attribute time is not an RFC 3339 timestamp.');
-  }
-  return event as Event;
-}
-
 function decodeBase64(encoded: unknown, contentType: unknown): unknown {
   if (typeof encoded !== 'string' || !base64.test(encoded)) {
     throw new DandelionError('bad-event', 'data_base64 is not base64.');
   }
   const bytes = Buffer.from(encoded, 'base64');
   const mediaType = mediaTypeOf(typeof contentType === 'string' ? contentType : undefined);
-  return isJsonType(mediaType) ? parseJson(bytes.toString(), 'bad-event') : bytes;
+  return isJsonType(mediaType) ? parseJson(bytes, 'bad-event') : bytes;
 }
 
-function parseJson(text: string, code: 'bad-request' | 'bad-event'): unknown {
+function parseJson(body: Buffer, code: 'bad-request' | 'bad-event'): unknown {
+  if (!isUtf8(body)) throw new DandelionError(code, 'The body says it is JSON and is not UTF-8.');
   try {
-    return JSON.parse(text);
+    return JSON.parse(body.toString());
   } catch (error) {
     throw new DandelionError(code, `The body says it is JSON and is not: ${(error as Error).message}.`);
   }
 }
 
-/** The package checks names, types and URIs; whatever it finds is the function's fault, not the caller's. */
+/**
+ * The package checks names, types and URIs; whatever it finds is the function's fault, not the caller's. Times it
+ * parses, and so refuses leap seconds.
+ */
 function validated(event: Event): CloudEvent<unknown> {
   try {
-    return new CloudEvent<unknown>(event);
+    if (event.time !== undefined && !isTimestamp(event.time))
+      throw new TypeError('time is no RFC 3339 timestamp');
+    return new CloudEvent<unknown>({ ...event, time: undefined });
   } catch (error) {
     const reason = error instanceof Error ? error.message.replaceAll(/\s+/g, ' ') : String(error);
     throw new DandelionError('bad-result', `The function made an invalid CloudEvent: ${reason}.`, {
@@ -258,6 +240,9 @@ function percentEncode(value: string): string {
 }
 
 function percentDecode(header: string, value: string): string {
+  if (hasOtherThanAscii(value)) {
+    throw new DandelionError('bad-event', `Percent-encode the header ${header}: headers are plain ASCII.`);
+  }
   const bare = value.startsWith('"') ? unquote(value) : value;
   if (!bare.includes('%')) return bare;
   try {
@@ -272,10 +257,7 @@ function unquote(value: string): string {
   return value.length > 1 && value.endsWith('"') ? value.slice(1, -1).replace(/\\(.)/g, '$1') : value;
 }
 
-function hasControl(value: string): boolean {
-  for (let index = 0; index < value.length; index++) {
-    const code = value.charCodeAt(index);
-    if (code < 0x20 || (code >= 0x7f && code < 0xa0)) return true;
-  }
+function hasOtherThanAscii(value: string): boolean {
+  for (let index = 0; index < value.length; index++) if (value.charCodeAt(index) > 0x7e) return true;
   return false;
 }

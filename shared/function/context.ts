@@ -7,10 +7,12 @@ import {
   type EventData,
   type EventType,
   eventSchemas,
+  noticeIdOf,
   resultIdOf,
 } from '../events.ts';
+import { encodeBinary } from './cloudevents.ts';
 import type { Trace } from './trace.ts';
-import type { FunctionContext, FunctionEvent, FunctionModule } from './types.ts';
+import type { FunctionContext, FunctionEvent, FunctionModule, Notice } from './types.ts';
 
 /** One call of a handler: what it gets, and who hears of its progress. */
 export interface Invocation {
@@ -21,6 +23,7 @@ export interface Invocation {
   signal: AbortSignal;
   attempt: number;
   onProgress(progress: { done: number; total: number; note?: string }): void;
+  onNotice(notice: Event): void;
 }
 
 /** What a handler answered, before it is laid out for a protocol. */
@@ -35,9 +38,21 @@ export function sourceOf(functionName: string): string {
   return `/dandelion/functions/${functionName}`;
 }
 
-/** Calls the handler; rejects with whatever it throws. */
-export async function invokeHandler(module: FunctionModule, invocation: Invocation): Promise<Answer> {
-  const answer: Answer = { value: undefined, status: undefined, headers: {} };
+/** An answer nobody has given yet. */
+export function emptyAnswer(): Answer {
+  return { value: undefined, status: undefined, headers: {} };
+}
+
+/**
+ * Calls the handler; rejects with whatever it throws.
+ *
+ * @param answer filled while the handler runs, so that what it set is known when it fails
+ */
+export async function invokeHandler(
+  module: FunctionModule,
+  invocation: Invocation,
+  answer: Answer = emptyAnswer(),
+): Promise<Answer> {
   const context = createContext(invocation, answer);
   const value = await module.handler(invocation.event, context);
   return value === undefined ? answer : { ...answer, value };
@@ -45,6 +60,7 @@ export async function invokeHandler(module: FunctionModule, invocation: Invocati
 
 function createContext(invocation: Invocation, answer: Answer): FunctionContext {
   const { functionName, event, trace } = invocation;
+  let notices = 0;
   const context: FunctionContext = {
     functionName,
     signal: invocation.signal,
@@ -69,6 +85,11 @@ function createContext(invocation: Invocation, answer: Answer): FunctionContext 
     progress(done, total, note) {
       invocation.onProgress(note === undefined ? { done, total } : { done, total, note });
     },
+    emit(notice) {
+      const made = noticeEvent(invocation, notice, notices);
+      notices += 1;
+      invocation.onNotice(made);
+    },
     result(type, data, subject) {
       return createEvent({
         type,
@@ -81,6 +102,29 @@ function createContext(invocation: Invocation, answer: Answer): FunctionContext 
     },
   };
   return context;
+}
+
+/** @throws DandelionError `bad-result` */
+function noticeEvent({ functionName, event, trace }: Invocation, notice: Notice, ordinal: number): Event {
+  const input = event.cloudEvent;
+  const made = {
+    specversion: '1.0',
+    id: input === undefined ? randomUUID() : noticeIdOf(functionName, input.source, input.id, ordinal),
+    source: sourceOf(functionName),
+    time: new Date().toISOString(),
+    traceparent: trace.traceparent,
+    ...contentTypeOf(notice.data),
+    ...notice,
+  };
+  encodeBinary(made);
+  return made;
+}
+
+function contentTypeOf(data: unknown): { datacontenttype?: string } {
+  if (data === undefined) return {};
+  return {
+    datacontenttype: data instanceof Uint8Array ? 'application/octet-stream' : 'application/json',
+  };
 }
 
 /**

@@ -15,6 +15,9 @@ import {
 import { pause } from './abort.ts';
 import { type Attempt, type AttemptRuntime, startAttempt, stepLimitMs } from './attempt.ts';
 import type { Limits, Slot } from './limits.ts';
+import { createOutboxSender } from './notices.ts';
+import { createPodKeeper } from './pod.ts';
+import type { Sink } from './sink.ts';
 
 const KEPT_MS = 30 * 24 * 3_600_000;
 const PURGE_EVERY_MS = 3_600_000;
@@ -23,7 +26,8 @@ const TAKEN_PER_SWEEP = 4;
 /** A waiter outlives the attempt's own limit, to see its outcome. */
 const WAIT_BEYOND_LIMIT_MS = 5000;
 
-export interface DurableRuntime extends AttemptRuntime {
+export interface DurableRuntime extends Omit<AttemptRuntime, 'sender'> {
+  sink: Sink | undefined;
   limits: Limits;
   /** Aborted when the function begins to stop. */
   stopping: AbortSignal;
@@ -54,6 +58,8 @@ export interface StepRunner {
   stopSweep(): void;
   /** Hands every run back that is still worked on, and waits until the ledger says so. */
   handOver(): Promise<void>;
+  /** Sends notices that wait, no longer than until the signal aborts; the rest is left to other processes. */
+  flushNotices(signal: AbortSignal): Promise<void>;
 }
 
 /** True when a run has an outcome. */
@@ -67,10 +73,14 @@ export function createStepRunner(runtime: DurableRuntime): StepRunner {
   const active = new Map<string, Attempt>();
   const lease = { function: name, owner: settings.INSTANCE_ID, leaseMs: settings.LEASE_MS };
 
+  const sender = createOutboxSender(runtime);
+  const keeper = createPodKeeper(settings, log, stopping);
+
   const start = (run: StepRun, slot: Slot): void => {
-    const attempt = startAttempt(runtime, run, slot);
+    const attempt = startAttempt({ ...runtime, sender }, run, slot);
     active.set(run.id, attempt);
     if (cutOff.aborted) attempt.handOver();
+    keeper.during(run.id, attempt.ended);
     void attempt.ended.finally(() => active.delete(run.id));
   };
 
@@ -173,6 +183,7 @@ export function createStepRunner(runtime: DurableRuntime): StepRunner {
     startSweep() {
       sweeper.start();
       purger.start();
+      sender.wake();
     },
     stopSweep() {
       sweeper.stop();
@@ -183,6 +194,7 @@ export function createStepRunner(runtime: DurableRuntime): StepRunner {
       for (const attempt of attempts) attempt.handOver();
       await Promise.all(attempts.map((attempt) => attempt.ended));
     },
+    flushNotices: (signal) => sender.stop(signal),
   };
 }
 

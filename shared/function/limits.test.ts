@@ -1,4 +1,8 @@
+import { once } from 'node:events';
+import { type IncomingMessage, request } from 'node:http';
 import { connect } from 'node:net';
+import { Readable } from 'node:stream';
+import { pipeline } from 'node:stream/promises';
 import { setTimeout as delay } from 'node:timers/promises';
 import { afterEach, describe, expect, it } from 'vitest';
 import { startFunction } from './testing.ts';
@@ -38,6 +42,21 @@ describe('body', () => {
       expect([response.status, await response.json()]).toMatchObject([413, { code: 'body-too-large' }]);
     }
     expect((await fetch(url, { method: 'POST', body: new Uint8Array(10) })).status).toBe(200);
+  });
+});
+
+describe('a body beyond the limit', () => {
+  it('is read to its end and dropped, so that whoever sends it sees the answer', async () => {
+    const { port } = await start({ handler: () => 'x', bodyLimitBytes: 10 });
+    const sizeBytes = 20_000_000;
+    const headers = { 'content-length': sizeBytes };
+    const sent = request({ port, host: '127.0.0.1', method: 'POST', headers });
+    const answered = once(sent, 'response');
+    const pieces = Array.from({ length: 200 }, () => Buffer.alloc(sizeBytes / 200));
+    await pipeline(Readable.from(pieces), sent);
+    const [answer] = (await answered) as [IncomingMessage];
+    answer.resume();
+    expect(answer.statusCode).toBe(413);
   });
 });
 

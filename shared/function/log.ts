@@ -1,3 +1,4 @@
+import { writeSync } from 'node:fs';
 import { ecsFormat } from '@elastic/ecs-pino-format';
 import { type DestinationStream, type Logger, pino } from 'pino';
 
@@ -20,8 +21,41 @@ export function createLogger(options: LoggerOptions): Logger {
     apmIntegration: false,
   });
   const settings = { ...format, level: options.level ?? 'info' };
-  return options.destination === undefined ? pino(settings) : pino(settings, options.destination);
+  return pino(settings, options.destination ?? standardOutput());
 }
+
+const FULL_PIPE_PAUSE_MS = 5;
+/** A reader that takes nothing for this long is left alone for the time after. */
+const FULL_PIPE_PATIENCE_MS = 2000;
+const FULL_PIPE_REST_MS = 10_000;
+
+/**
+ * Standard output, written synchronously. Where its reader is gone or stuck, lines are dropped: pino's own destination
+ * repeats a write to a closed pipe for ever, and a function whose platform was killed would never end.
+ */
+function standardOutput(): DestinationStream {
+  const descriptor = process.stdout.fd ?? 1;
+  let dropUntil = 0;
+  return {
+    write(line) {
+      const startedAt = Date.now();
+      if (startedAt < dropUntil) return;
+      for (let rest = Buffer.from(line); rest.length > 0; ) {
+        try {
+          rest = rest.subarray(writeSync(descriptor, rest));
+        } catch (error) {
+          const isFull = error instanceof Error && 'code' in error && error.code === 'EAGAIN';
+          if (!isFull) dropUntil = Number.POSITIVE_INFINITY;
+          else if (Date.now() - startedAt > FULL_PIPE_PATIENCE_MS) dropUntil = Date.now() + FULL_PIPE_REST_MS;
+          if (dropUntil > startedAt) return;
+          Atomics.wait(pauseCell, 0, 0, FULL_PIPE_PAUSE_MS);
+        }
+      }
+    },
+  };
+}
+
+const pauseCell = new Int32Array(new SharedArrayBuffer(4));
 
 /** Adds the fields that say which function writes (ECS `faas.*`). */
 export function functionLogger(logger: Logger, name: string, revision?: string): Logger {

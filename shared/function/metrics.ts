@@ -10,6 +10,8 @@ export interface FunctionMetrics {
   invoked(trigger: Trigger, seconds: number): void;
   /** Counts an error under its code, once, however often it passes by. */
   failed(error: unknown): void;
+  /** Counts a notice that left: taken by the sink, refused by it, or lost before. */
+  noticed(outcome: 'sent' | 'refused' | 'dropped'): void;
   initialised(seconds: number): void;
   coldStart(): void;
   text(): Promise<{ contentType: string; body: string }>;
@@ -41,6 +43,14 @@ export function createMetrics(functionName: string, inFlight: () => number): Fun
     labelNames: ['code'],
     registers,
   });
+  const notices = new Counter({
+    name: 'faas_notices_total',
+    help: 'Notices taken or refused by the sink, and those dropped before',
+    labelNames: ['outcome'],
+    registers,
+  });
+  // A counter that appears with its first loss hides that loss from rates.
+  for (const outcome of ['sent', 'refused', 'dropped']) notices.inc({ outcome }, 0);
   const coldStarts = new Counter({
     name: 'faas_coldstarts_total',
     help: 'First invocations of a process',
@@ -73,6 +83,7 @@ export function createMetrics(functionName: string, inFlight: () => number): Fun
       counted.add(error);
       errors.inc({ code: error.code });
     },
+    noticed: (outcome) => notices.inc({ outcome }),
     initialised: (seconds) => initDurations.observe(seconds),
     coldStart: () => coldStarts.inc(),
     text: async () => ({ contentType: registry.contentType, body: await registry.metrics() }),

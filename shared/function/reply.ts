@@ -45,8 +45,19 @@ export function encodeEvent(event: Event, mode: 'binary' | 'structured'): Encode
   return { status: 200, ...(mode === 'structured' ? encodeStructured(event) : encodeBinary(event)) };
 }
 
-/** A problem document (RFC 9457), with `Retry-After` where a repeat can help. */
-export function encodeProblem(thrown: unknown, traceId: string): EncodedReply & { problem: Problem } {
+/** Headers that tell of a body, or how long to keep it: of no use on another one. */
+const ABOUT_BODY = /^(content-.*|etag|last-modified|cache-control|expires)$/;
+
+/**
+ * A problem document (RFC 9457), with `Retry-After` where a repeat can help.
+ *
+ * @param headers what a handler had set before it failed, such as `allow`; those that tell of its body fall away
+ */
+export function encodeProblem(
+  thrown: unknown,
+  traceId: string,
+  headers: Record<string, string> = {},
+): EncodedReply & { problem: Problem } {
   const error = toDandelionError(thrown);
   const problem = { ...toProblem(error), traceId };
   const retryAfterMs = error.retryAfterMs ?? DEFAULT_RETRY_AFTER_MS;
@@ -54,6 +65,7 @@ export function encodeProblem(thrown: unknown, traceId: string): EncodedReply & 
   return {
     status: problem.status,
     headers: {
+      ...Object.fromEntries(Object.entries(headers).filter(([name]) => !ABOUT_BODY.test(name))),
       'content-type': 'application/problem+json',
       ...(isBusy ? { 'retry-after': String(Math.ceil(retryAfterMs / 1000)) } : {}),
       ...(problem.status === 401 ? { 'www-authenticate': 'Bearer' } : {}),

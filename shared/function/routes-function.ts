@@ -1,12 +1,15 @@
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import { DandelionError } from '../errors.ts';
+import type { Event } from '../events.ts';
 import { untilAborted } from './abort.ts';
+import { answerBatch, type EventOutcome, eventOutcome, takesBatch } from './batch.ts';
 import { callOf, continueEventTrace, sendReply } from './call.ts';
-import { invokeHandler } from './context.ts';
+import { type Answer, emptyAnswer, invokeHandler } from './context.ts';
 import type { Slot } from './limits.ts';
 import { encodeAnswer } from './reply.ts';
-import { decodeRequest } from './request.ts';
+import { decodeRequest, pathOf, storedRequest } from './request.ts';
 import type { Runtime } from './runtime.ts';
+import type { FunctionEvent } from './types.ts';
 
 const DEFAULT_LIMIT_MS = 60_000;
 
@@ -22,27 +25,61 @@ export function addFunctionRoute(
   slotOf: (request: FastifyRequest) => Slot,
 ): void {
   app.all('/*', { config: { kind: 'function' } }, async (request, reply) => {
-    const call = callOf(runtime, request);
-    const { event, mode } = decodeRequest(request);
-    if (event.cloudEvent !== undefined) continueEventTrace(runtime, call, event.cloudEvent.traceparent);
     const limit = limitTime(runtime, reply);
-    const startedAt = performance.now();
-    const handling = invokeHandler(runtime.module, {
-      functionName: runtime.name,
-      event,
-      trace: call.trace,
-      log: call.log.child({ 'faas.execution': call.executionId }),
-      signal: limit.signal,
-      attempt: 1,
-      onProgress: () => {},
-    }).finally(() => runtime.metrics.invoked(call.trigger, (performance.now() - startedAt) / 1000));
     try {
-      const answer = await untilAborted(slotOf(request).during(handling), limit.signal);
-      return sendReply(reply, encodeAnswer(answer, mode));
+      if (takesBatch(runtime, request)) {
+        return await answerBatch(runtime, request, reply, async (event) => {
+          const work = { request, slot: slotOf(request), signal: limit.signal };
+          return outcomeOf(await invokeWith(runtime, work, batchedRequest(request, event)));
+        });
+      }
+      const { event, mode } = decodeRequest(request);
+      const work = { request, slot: slotOf(request), signal: limit.signal };
+      return sendReply(reply, encodeAnswer(await invokeWith(runtime, work, event), mode));
     } finally {
       limit.clear();
     }
   });
+}
+
+interface Work {
+  request: FastifyRequest;
+  slot: Slot;
+  signal: AbortSignal;
+}
+
+/** Calls the handler; the client is answered as soon as the signal aborts, the place stays taken until it is done. */
+function invokeWith(runtime: Runtime, work: Work, event: FunctionEvent): Promise<Answer> {
+  const call = callOf(runtime, work.request);
+  if (event.cloudEvent !== undefined) continueEventTrace(runtime, call, event.cloudEvent.traceparent);
+  const startedAt = performance.now();
+  const draft = emptyAnswer();
+  call.headers = draft.headers;
+  const invocation = {
+    functionName: runtime.name,
+    event,
+    trace: call.trace,
+    log: call.log.child({ 'faas.execution': call.executionId }),
+    signal: work.signal,
+    attempt: 1,
+    onProgress: () => {},
+    onNotice: (notice: Event) => runtime.notices.add(notice),
+  };
+  const handling = invokeHandler(runtime.module, invocation, draft).finally(() =>
+    runtime.metrics.invoked(call.trigger, (performance.now() - startedAt) / 1000),
+  );
+  return untilAborted(work.slot.during(handling), work.signal);
+}
+
+/** An event of a batch as if it had come alone. */
+function batchedRequest(request: FastifyRequest, cloudEvent: Event): FunctionEvent {
+  const { headers, url, query } = request;
+  return { ...storedRequest(cloudEvent), headers, path: pathOf(url), query: query as FunctionEvent['query'] };
+}
+
+function outcomeOf({ value }: Answer): EventOutcome {
+  encodeAnswer({ value, status: undefined, headers: {} }, 'structured');
+  return eventOutcome(value as Event | undefined);
 }
 
 /** Aborts when the client is gone, the time is up or the function's grace period is over. */

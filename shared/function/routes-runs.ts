@@ -3,6 +3,7 @@ import { z } from 'zod';
 import { DandelionError, type Problem } from '../errors.ts';
 import { type Event, runIdOf } from '../events.ts';
 import type { StepRun } from '../stores/steps.ts';
+import { answerBatch, eventOutcome, takesBatch } from './batch.ts';
 import { callOf, continueEventTrace, sendReply } from './call.ts';
 import { toJsonEvent } from './cloudevents.ts';
 import { type Accepted, hasEnded, type StepRunner } from './durable.ts';
@@ -11,6 +12,7 @@ import { type EncodedReply, encodeEvent, type ReplyMode } from './reply.ts';
 import { decodeRequest, pathOf } from './request.ts';
 import { clientGone } from './routes-function.ts';
 import type { Runtime } from './runtime.ts';
+import { continueTrace } from './trace.ts';
 
 const MAX_WAIT_MS = 60_000;
 const runPath = z.object({ id: z.string() });
@@ -33,11 +35,13 @@ export function addDurableRoutes(
   const config = { kind: 'runs' } as const;
 
   app.all('/*', { config: { kind: 'function' } }, async (request, reply) => {
-    if (pathOf(request.url) !== '/')
+    const path = pathOf(request.url);
+    if (path === '/' && request.method === 'POST') return takeEvent(runtime, request, reply, slotOf(request));
+    const allowed = allowedMethod(path);
+    if (allowed === undefined)
       throw new DandelionError('not-found', 'Send events to /; runs are under /runs.');
-    if (request.method === 'POST') return takeEvent(runtime, request, reply, slotOf(request));
-    reply.header('allow', 'POST');
-    throw new DandelionError('method-not-allowed', 'Send a CloudEvent by POST.');
+    reply.header('allow', allowed);
+    throw new DandelionError('method-not-allowed', `Use ${allowed} on ${path}.`);
   });
 
   app.get('/runs/:id', { config }, async (request, reply) => {
@@ -62,7 +66,13 @@ export function addDurableRoutes(
   });
 }
 
+function allowedMethod(path: string): string | undefined {
+  if (path === '/' || /^\/runs\/[^/]+\/retry$/.test(path)) return 'POST';
+  return /^\/runs\/[^/]+(\/result)?$/.test(path) ? 'GET, HEAD' : undefined;
+}
+
 async function takeEvent(runtime: Runtime, request: FastifyRequest, reply: FastifyReply, slot: Slot) {
+  if (takesBatch(runtime, request)) return takeBatch(runtime, request, reply, slot);
   const call = callOf(runtime, request);
   const { event, mode } = decodeRequest(request);
   if (event.cloudEvent === undefined) {
@@ -85,6 +95,22 @@ async function takeEvent(runtime: Runtime, request: FastifyRequest, reply: Fasti
   const run = await steps.outcome(accepted.run.id, clientGone(reply));
   if (run.status !== 'succeeded') return sendReply(reply, encodeFailure(run, run.problem?.status ?? 500));
   return sendReply(reply, encodeResult(run, mode));
+}
+
+/** Each event is a run of its own. */
+async function takeBatch(runtime: Runtime, request: FastifyRequest, reply: FastifyReply, slot: Slot) {
+  const steps = stepsOf(runtime);
+  const isAsync = prefersAsync(request);
+  const gone = clientGone(reply);
+  if (isAsync) reply.header('preference-applied', 'respond-async');
+  return answerBatch(runtime, request, reply, async (event) => {
+    const { traceparent } = continueTrace(event.traceparent, request.headers.traceparent);
+    const { run: accepted } = await steps.accept({ ...event, traceparent }, slot);
+    if (isAsync) return { status: 202, location: `${prefixOf(request)}/runs/${accepted.id}` };
+    const run = await steps.outcome(accepted.id, gone);
+    if (run.status === 'succeeded') return eventOutcome(run.result ?? undefined);
+    return { status: run.problem?.status ?? 500, ...(run.problem === null ? {} : { problem: run.problem }) };
+  });
 }
 
 function addRunHeaders(reply: FastifyReply, { run, reused }: Accepted): void {

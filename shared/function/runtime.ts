@@ -3,7 +3,9 @@ import type { Environment } from '../config.ts';
 import type { StepRunner } from './durable.ts';
 import type { Limits } from './limits.ts';
 import type { FunctionMetrics } from './metrics.ts';
+import type { NoticeBuffer } from './notices.ts';
 import type { RuntimeSettings } from './settings.ts';
+import type { Sink } from './sink.ts';
 import type { FunctionModule } from './types.ts';
 
 /** What all parts of one function's server share. */
@@ -18,6 +20,10 @@ export interface Runtime {
   phase: 'starting' | 'ready' | 'stopping';
   /** Set once `init` is done, for durable functions. */
   steps: StepRunner | undefined;
+  /** Where notices go, if a sink is bound. */
+  sink: Sink | undefined;
+  /** Of functions that are not durable. */
+  notices: NoticeBuffer;
   /** Until the first invocation of this process. */
   cold: boolean;
   /** Aborted when the function begins to stop. */

@@ -95,6 +95,21 @@ describe('a parent that is gone', () => {
   });
 });
 
+describe('a parent that was killed', () => {
+  it.each(['slow', 'step'])(
+    'takes the function with it although nobody reads its log any more: %s',
+    async (name) => {
+      const { child, url } = await start(name, { DATABASE_URL: database.url });
+      const ended = once(child, 'exit');
+      child.stdout?.destroy();
+      // Lines that meet the closed pipe before the stop and after it.
+      await (await fetch(url)).text();
+      child.disconnect();
+      expect(await ended).toEqual([0, null]);
+    },
+  );
+});
+
 describe('kill -9 in the middle of a durable run', () => {
   it('lets another process take it over after the lease, and writes one result', async () => {
     const env = {
@@ -103,14 +118,13 @@ describe('kill -9 in the middle of a durable run', () => {
       HEARTBEAT_MS: '200',
       SWEEP_MS: '200',
     };
-    const first = await start('step', env);
+    const [first, second] = [await start('step', env), await start('step', env)];
     const event = stepEvent('killed', { ms: 1500 });
     const { headers, body } = encodeBinary(event);
     const post = (url: string) => fetch(url, { method: 'POST', headers, body: new Uint8Array(body ?? []) });
     const lost = post(first.url).catch(() => 'connection lost');
     const run = () => findStep(database.db, 'step', runIdOf('step', event.source, event.id));
     await expect.poll(async () => (await run())?.status).toBe('running');
-    const second = await start('step', env);
     first.child.kill('SIGKILL');
     expect(await lost).toBe('connection lost');
     const answer = await post(second.url);

@@ -1,6 +1,7 @@
 import { readConfig } from '../config.ts';
 import { toDandelionError } from '../errors.ts';
 import { closeDatabases } from '../stores/database.ts';
+import { endComputations } from './compute.ts';
 import { createLogger } from './log.ts';
 import { createFunctionServer, type FunctionServer } from './server.ts';
 import { startupSettings } from './settings.ts';
@@ -45,6 +46,7 @@ function stopOnSignal(server: FunctionServer, onFailure: (error: unknown) => voi
     stopping = true;
     server.log.info({ 'event.action': 'stop' }, `stopping: ${why}`);
     await server.close();
+    await endComputations();
     await closeDatabases();
     server.log.info({ 'event.action': 'stop' }, 'stopped');
     process.exit(0);

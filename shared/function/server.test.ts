@@ -194,6 +194,25 @@ describe('problems', () => {
       });
   });
 
+  it('keeps headers that were set before the failure, except those that tell of a body', async () => {
+    const { url } = await answering((_event, context) => {
+      context.headers({
+        allow: 'GET',
+        'content-type': 'text/html',
+        'cache-control': 'immutable',
+        etag: '"1"',
+      });
+      throw new DandelionError('method-not-allowed', 'Use GET.');
+    });
+    const { status, headers } = await fetch(url, { method: 'DELETE' });
+    expect([status, headers.get('allow'), headers.get('content-type')]).toEqual([
+      405,
+      'GET',
+      'application/problem+json',
+    ]);
+    expect([headers.get('cache-control'), headers.get('etag')]).toEqual([null, null]);
+  });
+
   it('knows no path but answers it in the same shape', async () => {
     const { url } = await answering(() => 'x');
     const response = await fetch(url, { method: 'PROPFIND' });

@@ -7,16 +7,19 @@ import { settlesWithin } from './abort.ts';
 import { stepLimitMs } from './attempt.ts';
 import { callOf, logCall, sendProblem } from './call.ts';
 import { trackUnusedConnections } from './connections.ts';
+import { createCrossOrigin } from './cors.ts';
 import { createStepRunner } from './durable.ts';
 import { createLimits, type Slot } from './limits.ts';
 import { createLogger, functionLogger } from './log.ts';
 import { createMetrics } from './metrics.ts';
+import { createNoticeBuffer } from './notices.ts';
 import { addFunctionRoute, requestLimitMs } from './routes-function.ts';
 import { addHealthRoutes } from './routes-health.ts';
 import { addDurableRoutes } from './routes-runs.ts';
 import type { Runtime } from './runtime.ts';
 import { checkOrigin, checkToken, createRateLimit, securityHeaders } from './security.ts';
 import { isLoopback, readRuntimeSettings } from './settings.ts';
+import { createSink } from './sink.ts';
 import type { FunctionModule } from './types.ts';
 
 const DEFAULT_BODY_LIMIT_BYTES = 1024 * 1024;
@@ -69,6 +72,8 @@ export function createFunctionServer(
         await settlesWithin(Promise.all([drained, runtime.steps?.handOver()]), FLUSH_MS);
         app.server.closeAllConnections();
       }
+      await runtime.steps?.flushNotices(AbortSignal.timeout(FLUSH_MS));
+      await runtime.notices.stop(AbortSignal.timeout(FLUSH_MS));
       runtime.limits.close();
       await module.shutdown?.();
     },
@@ -89,8 +94,10 @@ function createRuntime(
   const log = functionLogger(logger, name, settings.K_REVISION);
   const limits = createLimits(settings, module.maxInFlight);
   const metrics = createMetrics(name, () => limits.inFlight);
+  const sink = createSink(settings);
   return {
-    ...{ name, module, env, settings, log, limits, metrics, stopping, cutOff },
+    ...{ name, module, env, settings, log, limits, metrics, sink, stopping, cutOff },
+    notices: createNoticeBuffer({ name, settings, log, metrics, sink }),
     phase: 'starting',
     steps: undefined,
     cold: true,
@@ -155,9 +162,14 @@ function createApp(runtime: Runtime): FastifyInstance {
   app.decorateRequest('call', undefined);
   const slots = new WeakMap<FastifyRequest, Slot>();
   app.addHook('onRequest', createGate(runtime, slots));
-  app.addHook('onSend', async (_request, reply, payload) => {
+  app.addHook('onSend', async (request, reply, payload) => {
     // A kept connection would hold the stop up, and its next request would meet a closed door.
     if (runtime.phase === 'stopping') reply.header('connection', 'close');
+    // Closing while a body still comes would take the answer away from a sender that is not done; it is read and dropped.
+    else if (reply.statusCode === 413) {
+      reply.removeHeader('connection');
+      request.raw.resume();
+    }
     return payload;
   });
   app.setErrorHandler((error, request, reply) => sendProblem(runtime, request, reply, fromFastify(error)));
@@ -181,12 +193,15 @@ function createGate(runtime: Runtime, slots: WeakMap<FastifyRequest, Slot>) {
   const loopbackOnly = isLoopback(settings.HOST);
   const isOpen = module.open === true;
   const limitRate = isOpen && !loopbackOnly ? createRateLimit(settings.RATE_LIMIT_PER_SECOND) : undefined;
+  const crossOrigin = isOpen ? createCrossOrigin(settings.CORS_ORIGINS) : undefined;
 
-  return async (request: FastifyRequest, reply: FastifyReply): Promise<void> => {
+  return async (request: FastifyRequest, reply: FastifyReply): Promise<FastifyReply | undefined> => {
     const call = callOf(runtime, request);
     reply.headers(securityHeaders);
     reply.raw.once('close', () => logCall(call, request, reply));
     if (call.kind === 'health') return;
+    if (call.kind === 'function' && crossOrigin?.apply(request, reply) === true)
+      return reply.code(204).send();
     const needsToken = settings.DANDELION_TOKEN !== undefined && !(isOpen && call.kind === 'function');
     if (settings.DANDELION_TOKEN !== undefined && needsToken) {
       checkToken(request.headers.authorization, settings.DANDELION_TOKEN);

@@ -1,9 +1,28 @@
 import { randomUUID } from 'node:crypto';
 import { isIP } from 'node:net';
 import { z } from 'zod';
-import { count, type Environment, readConfig } from '../config.ts';
+import { count, type Environment, list, readConfig } from '../config.ts';
 import { DandelionError } from '../errors.ts';
 import type { FunctionModule } from './types.ts';
+
+/** Knative's CloudEventOverrides as JSON. */
+const ceOverrides = z
+  .string()
+  .transform((text, context): unknown => {
+    try {
+      return JSON.parse(text);
+    } catch {
+      context.addIssue({ code: 'custom', message: 'is no JSON' });
+      return z.NEVER;
+    }
+  })
+  .pipe(z.object({ extensions: z.record(z.string().regex(/^[a-z0-9]+$/), z.string()).default({}) }));
+
+const corsOrigin = z
+  .string()
+  .refine((text) => text === '*' || URL.parse(text)?.origin === text.replace(/\/$/, '').toLowerCase(), {
+    error: 'use origins such as https://flowers.example, or *',
+  });
 
 const schema = z.object({
   PORT: count().max(65_535).default(8080),
@@ -15,7 +34,14 @@ const schema = z.object({
   /** Set by Knative: its queue-proxy is then the only way in, and the cluster decides who may call. */
   K_SERVICE: z.string().optional(),
   K_REVISION: z.string().optional(),
+  /** Through which this process keeps its pod while it works; default on Knative: its queue-proxy. */
+  QUEUE_PROXY_URL: z.url({ protocol: /^http$/ }).optional(),
   DATABASE_URL: z.string().optional(),
+  /** Where notices go, and what is to be set on each; Knative's SinkBinding sets both. */
+  K_SINK: z.url({ protocol: /^https?$/ }).optional(),
+  K_CE_OVERRIDES: ceOverrides.default({ extensions: {} }),
+  /** Notices that a function without a ledger keeps in memory while the sink does not take them. */
+  NOTICE_BUFFER: count(1).default(1000),
   /** How long SIGTERM waits for work before it is handed over. */
   GRACE_PERIOD_MS: count().default(25_000),
   LEASE_MS: count(100).default(30_000),
@@ -26,6 +52,8 @@ const schema = z.object({
   EVENT_LOOP_SAMPLE_MS: count(10).default(1000),
   /** Calls a second and client that an open function takes when bound beyond loopback. */
   RATE_LIMIT_PER_SECOND: count(1).default(50),
+  /** Origins whose pages may call an open function, or `*`; other functions take no calls of other pages. */
+  CORS_ORIGINS: list.pipe(z.array(corsOrigin)).default([]),
   /** A client that has not sent its headers, its whole request, by then is cut off. */
   HEADERS_TIMEOUT_MS: count(100).default(10_000),
   REQUEST_TIMEOUT_MS: count(100).default(60_000),

@@ -5,7 +5,7 @@ import type { Problem } from '../errors.ts';
 import type { Event } from '../events.ts';
 import type { StepProgress } from '../stores/steps.ts';
 import { mediaTypeOf, parseBody } from './cloudevents.ts';
-import { type Answer, invokeHandler, stepResult } from './context.ts';
+import { type Answer, emptyAnswer, invokeHandler, stepResult } from './context.ts';
 import { createLogger, functionLogger } from './log.ts';
 import { type EncodedReply, encodeAnswer, encodeProblem } from './reply.ts';
 import { storedRequest } from './request.ts';
@@ -37,6 +37,8 @@ export interface Invoked {
   event?: Event;
   problem?: Problem;
   progress: StepProgress[];
+  /** What was emitted, as it would go to the sink. */
+  notices: Event[];
 }
 
 const DEFAULT_NAME = 'function-under-test';
@@ -46,19 +48,23 @@ export async function invoke(module: FunctionModule, options: InvokeOptions = {}
   const name = options.name ?? DEFAULT_NAME;
   const log = quietLogger(name);
   const progress: StepProgress[] = [];
+  const notices: Event[] = [];
+  const draft = emptyAnswer();
   const trace = continueTrace(options.event?.traceparent);
   const event = options.event === undefined ? plainRequest(options.request) : storedRequest(options.event);
   await module.init?.({ functionName: name, env: options.env ?? {}, log });
   try {
-    const answer = await invokeHandler(module, {
+    const invocation = {
       ...{ functionName: name, event, trace, log, attempt: 1 },
       signal: options.signal ?? new AbortController().signal,
-      onProgress: (report) => progress.push(report),
-    });
-    return { ...describe(module, name, options.event, answer, trace), progress };
+      onProgress: (report: StepProgress) => progress.push(report),
+      onNotice: (notice: Event) => notices.push(notice),
+    };
+    const answer = await invokeHandler(module, invocation, draft);
+    return { ...describe(module, name, options.event, answer, trace), progress, notices };
   } catch (error) {
-    const { status, headers, problem } = encodeProblem(error, trace.traceId);
-    return { status, headers, problem, progress };
+    const { status, headers, problem } = encodeProblem(error, trace.traceId, draft.headers);
+    return { status, headers, problem, progress, notices };
   } finally {
     await module.shutdown?.();
   }
@@ -88,7 +94,7 @@ function describe(
   input: Event | undefined,
   answer: Answer,
   trace: Trace,
-): Omit<Invoked, 'progress'> {
+): Omit<Invoked, 'progress' | 'notices'> {
   const isStep = module.durable === true && input !== undefined;
   const value = isStep ? stepResult(name, input, trace, answer.value) : answer.value;
   const { status, headers, body } = encodeAnswer(

@@ -16,6 +16,15 @@ export interface FunctionEvent {
   cloudEvent?: Event;
 }
 
+/** Something worth telling that starts no pipeline step; the runtime makes a CloudEvent of it. */
+export interface Notice {
+  type: string;
+  subject?: string;
+  /** JSON, unless it is bytes or `datacontenttype` says otherwise. */
+  data?: unknown;
+  datacontenttype?: string;
+}
+
 /** What a handler may do besides returning a value. */
 export interface FunctionContext {
   readonly functionName: string;
@@ -36,6 +45,14 @@ export interface FunctionContext {
   fail(error: unknown): never;
   /** Reports how far a durable step is; shown by `/runs/{id}` and the page. Cheap: writes are throttled. */
   progress(done: number, total: number, note?: string): void;
+  /**
+   * Sends a notice to the sink (K_SINK), apart from the answer and without waiting for it. A durable step's notices
+   * are written with its outcome and delivered at least once; those of an attempt that will be repeated are not
+   * sent. Other functions send from a bounded memory. A repeat carries the same id.
+   *
+   * @throws DandelionError `bad-result` when it makes no valid CloudEvent
+   */
+  emit(notice: Notice): void;
   /** The result event of a durable step: id derived from function and input, source and trace filled in. */
   result<Type extends EventType>(type: Type, data: EventData<Type>, subject?: string): Event;
 }
@@ -58,6 +75,11 @@ export interface FunctionModule {
   shutdown?(): void | Promise<void>;
   /** `true`: a pipeline step; each event is written to the ledger and worked once. */
   durable?: true;
+  /**
+   * `true`: takes batches of CloudEvents (`application/cloudevents-batch+json`); the handler still gets one event at a
+   * time, and the answer tells what became of each. Without it a batch is refused with 415.
+   */
+  batch?: true;
   /** Largest body accepted; the runtime's default is 1 MiB. */
   bodyLimitBytes?: number;
   /** Requests worked at the same time; more are answered 503 with `Retry-After`. Default 64. */

@@ -125,4 +125,27 @@ export const migrations: readonly Migration[] = [
       create index steps_by_change on steps (updated_at);
     `,
   },
+  {
+    id: 4,
+    name: 'outbox of notices',
+    sql: `
+      create table outbox (
+        -- The order they were written in.
+        position bigint generated always as identity primary key,
+        -- The notice's own id: derived from function, input event and ordinal.
+        id text not null unique,
+        function text not null,
+        run text not null,
+        event json not null,
+        tries int not null default 0,
+        -- In the future while somebody tries, and between two tries.
+        next_try_at timestamptz not null default now(),
+        -- Why the sink refused it for good; such notices are kept to be looked at.
+        refusal text,
+        created_at timestamptz not null default now()
+      );
+      create index outbox_due on outbox (function, next_try_at) where refusal is null;
+      create index outbox_by_age on outbox (created_at);
+    `,
+  },
 ];

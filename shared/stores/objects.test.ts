@@ -1,5 +1,5 @@
-import { mkdtemp, readdir, rm, writeFile } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
+import { mkdir, mkdtemp, readdir, rm, utimes, writeFile } from 'node:fs/promises';
+import { hostname, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { type ObjectStore, openObjects } from './objects.ts';
@@ -67,7 +67,7 @@ describe('the file object store', () => {
 
   it('breaks the lock of a process that is gone', async () => {
     await objects.putIf('locked', Buffer.from('1'), { etag: null });
-    await writeFile(join(directory, '.locks', 'locked'), '999999999');
+    await writeFile(join(directory, '.locks', 'locked~99'), `999999999 ${hostname()}`);
     const { etag } = await objects.get('locked');
     expect((await objects.putIf('locked', Buffer.from('2'), { etag })).won).toBe(true);
   });
@@ -75,4 +75,15 @@ describe('the file object store', () => {
   it('leaves no drafts behind', async () => {
     expect(await readdir(join(directory, '.drafts'))).toEqual([]);
   });
+});
+
+it('removes drafts that a killed process left, and none that is being written', async () => {
+  const root = join(directory, 'with-drafts');
+  const [left, fresh] = [join(root, '.drafts/left'), join(root, '.drafts/fresh')];
+  await mkdir(join(root, '.drafts'), { recursive: true });
+  await Promise.all([writeFile(left, 'half'), writeFile(fresh, 'half')]);
+  const yesterday = new Date(Date.now() - 86_400_000);
+  await utimes(left, yesterday, yesterday);
+  await openObjects({ OBJECTS_DIR: root }).put('images/a', Buffer.from('whole'));
+  expect(await readdir(join(root, '.drafts'))).toEqual(['fresh']);
 });

@@ -1,8 +1,8 @@
 import { createHash, randomBytes } from 'node:crypto';
 import { mkdir, readdir, readFile, rename, rm, stat, writeFile } from 'node:fs/promises';
 import { dirname, join, relative, resolve, sep } from 'node:path';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { DandelionError } from '../errors.ts';
+import { lockFile } from './file-lock.ts';
 
 /** Bytes under keys; the truth of photos, backbones and models. */
 export interface ObjectStore {
@@ -56,9 +56,17 @@ function openFolder(root: string): ObjectStore {
     return bytes === undefined ? undefined : etagOf(bytes);
   };
 
+  let swept: Promise<void> | undefined;
+  const write = async (key: string, bytes: Uint8Array): Promise<void> => {
+    const path = pathOf(key);
+    swept ??= sweepDrafts(root);
+    await swept;
+    await writeWhole(root, path, bytes);
+  };
+
   return {
     async put(key, bytes) {
-      await writeWhole(root, pathOf(key), bytes);
+      await write(key, bytes);
       return { digest: createHash('sha256').update(bytes).digest('hex') };
     },
 
@@ -88,18 +96,36 @@ function openFolder(root: string): ObjectStore {
     },
 
     async putIf(key, bytes, condition) {
-      const path = pathOf(key);
-      const release = await acquireLock(join(root, '.locks', key.replaceAll('/', '~')));
+      pathOf(key);
+      const release = await lockFile(join(root, '.locks', key.replaceAll('/', '~'))).catch(
+        (error: unknown) => {
+          throw storeTrouble(root, error);
+        },
+      );
       try {
         const etag = await currentEtag(key);
         if (etag !== (condition.etag ?? undefined)) return { won: false, etag };
-        await writeWhole(root, path, bytes);
+        await write(key, bytes);
         return { won: true, etag: etagOf(bytes) };
       } finally {
         await release();
       }
     },
   };
+}
+
+/** No write takes this long: its process was killed. */
+const DRAFT_LEFT_AFTER_MS = 3_600_000;
+
+/** Removes what killed processes left half written. */
+async function sweepDrafts(root: string): Promise<void> {
+  const drafts = join(root, '.drafts');
+  for (const name of await readdir(drafts).catch(() => [])) {
+    const path = join(drafts, name);
+    const found = await stat(path).catch(() => undefined);
+    const isLeft = found !== undefined && Date.now() - found.mtimeMs > DRAFT_LEFT_AFTER_MS;
+    if (isLeft) await rm(path, { force: true }).catch(() => {});
+  }
 }
 
 /** A reader sees the old bytes or the new ones: the draft is renamed into place when it is complete. */
@@ -113,31 +139,6 @@ async function writeWhole(root: string, path: string, bytes: Uint8Array): Promis
   } catch (error) {
     await rm(draft, { force: true }).catch(() => {});
     throw storeTrouble(root, error);
-  }
-}
-
-/** A lock file with the holder's process id, so that a lock left by a killed process is broken, not waited for. */
-async function acquireLock(path: string): Promise<() => Promise<void>> {
-  await mkdir(dirname(path), { recursive: true });
-  for (;;) {
-    try {
-      await writeFile(path, String(process.pid), { flag: 'wx' });
-      return () => rm(path, { force: true });
-    } catch (error) {
-      if (!hasErrno(error, 'EEXIST')) throw storeTrouble(path, error);
-      const holder = Number(await readFile(path, 'utf8').catch(() => ''));
-      if (holder > 0 && !isAlive(holder)) await rm(path, { force: true });
-      else await sleep(5);
-    }
-  }
-}
-
-function isAlive(processId: number): boolean {
-  try {
-    process.kill(processId, 0);
-    return true;
-  } catch (error) {
-    return hasErrno(error, 'EPERM');
   }
 }
 

@@ -71,7 +71,8 @@ export function storable(event: Event): Event {
   return { ...attributes, data_base64: Buffer.from(event.data).toString('base64') };
 }
 
-function restored(event: Event): Event {
+/** The event as it was before {@link storable}. */
+export function restored(event: Event): Event {
   if (event.data_base64 === undefined) return event;
   const { data_base64: encoded, ...attributes } = event;
   return { ...attributes, data: Buffer.from(encoded, 'base64') };

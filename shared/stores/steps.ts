@@ -1,8 +1,10 @@
 import { setTimeout as delay } from 'node:timers/promises';
-import postgres from 'postgres';
+import type postgres from 'postgres';
 import { DandelionError, type Problem } from '../errors.ts';
 import { type Event, runIdOf } from '../events.ts';
 import type { Database } from './database.ts';
+import { query } from './outage.ts';
+import { addNotices } from './outbox.ts';
 import {
   asJson,
   eventDigest,
@@ -134,8 +136,27 @@ export function writeProgress(db: Database, lease: Lease, progress: StepProgress
   return write(db, lease, db`progress = ${asJson(progress)}::text::json, updated_at = now()`);
 }
 
-/** Writes the outcome, once; false when the lease is lost and the outcome was not written. */
-export function finishStep(db: Database, lease: Lease, outcome: StepOutcome): Promise<boolean> {
+/**
+ * Writes the outcome, once, and its notices into the outbox in the same transaction; false when the lease is lost and
+ * nothing was written.
+ */
+export async function finishStep(
+  db: Database,
+  lease: Lease,
+  outcome: StepOutcome,
+  notices: readonly Event[] = [],
+): Promise<boolean> {
+  if (notices.length === 0) return writeOutcome(db, lease, outcome);
+  return query(() =>
+    db.begin(async (transaction) => {
+      const written = await writeOutcome(transaction, lease, outcome);
+      if (written) await addNotices(transaction, lease.id, notices);
+      return written;
+    }),
+  );
+}
+
+function writeOutcome(db: postgres.ISql, lease: Lease, outcome: StepOutcome): Promise<boolean> {
   const result =
     outcome.status === 'succeeded' && outcome.result !== undefined ? asJson(storable(outcome.result)) : null;
   const problem = outcome.status === 'succeeded' ? null : asJson(outcome.problem);
@@ -159,12 +180,21 @@ export function releaseStep(db: Database, lease: Lease): Promise<boolean> {
  *
  * @returns ids of the runs
  */
-export async function releaseLeases(db: Database, owner: string): Promise<string[]> {
+export function releaseLeases(db: Database, owner: string): Promise<string[]> {
+  return release(db, db`lease_owner = ${owner}`);
+}
+
+/** Hands back every run, where it is known that no process of any function is left. @returns ids of the runs */
+export function releaseEveryLease(db: Database): Promise<string[]> {
+  return release(db, db`true`);
+}
+
+async function release(db: Database, condition: Fragment): Promise<string[]> {
   const rows = await query(
     () => db<{ id: string }[]>`
       update steps set status = 'queued', lease_owner = null, lease_until = null, crashes = crashes + 1,
         updated_at = now()
-      where lease_owner = ${owner} and status = 'running' returning id`,
+      where ${condition} and status = 'running' returning id`,
   );
   return rows.map((row) => row.id);
 }
@@ -253,7 +283,7 @@ async function begin(db: Database, request: LeaseRequest, condition: Fragment): 
   return rows.map(toRun);
 }
 
-async function write(db: Database, lease: Lease, assignments: Fragment): Promise<boolean> {
+async function write(db: postgres.ISql, lease: Lease, assignments: Fragment): Promise<boolean> {
   const rows = await query(
     () => db`
       update steps set ${assignments}
@@ -267,24 +297,4 @@ async function select(db: Database, condition: Fragment): Promise<StepRun[]> {
     () => db<StepRow[]>`select ${columns(db)} from steps where ${condition} order by updated_at, id`,
   );
   return rows.map(toRun);
-}
-
-/** Faults of the connection become `database-unavailable`, which callers retry; faults of a statement pass. */
-async function query<Result>(run: () => PromiseLike<Result>): Promise<Result> {
-  try {
-    return await run();
-  } catch (error) {
-    if (!isOutage(error)) throw error;
-    throw new DandelionError('database-unavailable', 'PostgreSQL does not answer; try again in a moment.', {
-      cause: error,
-      retryAfterMs: 2000,
-    });
-  }
-}
-
-/** Connection trouble, by PostgreSQL's error classes 08, 53 and 57, the driver's names or the system's. */
-function isOutage(error: unknown): boolean {
-  if (error instanceof postgres.PostgresError) return /^(08|53|57)/.test(error.code);
-  const code = error instanceof Error && 'code' in error ? String(error.code) : '';
-  return /^(CONNECT|ECONN|EPIPE|ETIMEDOUT|ENOTFOUND|EAI_|EHOST|ENET)/.test(code);
 }

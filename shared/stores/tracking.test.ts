@@ -1,4 +1,4 @@
-import { mkdtemp, readFile, rm } from 'node:fs/promises';
+import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
@@ -36,6 +36,24 @@ describe('file tracking', () => {
       .split('\n');
     expect(lines.map((line) => JSON.parse(line).value)).toEqual([0.5, 0.25]);
     expect(await readFile(join(directory, 'runs/plants-v1/artifacts/plots/roc.txt'), 'utf8')).toBe('curve');
+  });
+
+  it('keeps a value once, however often a step that was cut off logs it', async () => {
+    const line = join(directory, 'runs/plants-v1/metrics.jsonl');
+    // What a process leaves that was killed while it wrote.
+    await writeFile(line, '{"key":"test/acc', { flag: 'a' });
+    for (const value of [0.8, 0.9]) {
+      await tracker.logMetrics(run.runId, [{ key: 'test/accuracy', value, step: 0 }]);
+    }
+    const points = (await readFile(line, 'utf8'))
+      .trim()
+      .split('\n')
+      .map((text) => JSON.parse(text));
+    expect(points.map(({ key, step, value }) => [key, step, value])).toEqual([
+      ['train/loss', 0, 0.5],
+      ['train/loss', 1, 0.25],
+      ['test/accuracy', 0, 0.9],
+    ]);
   });
 
   it('starts a run that was cut off anew', async () => {

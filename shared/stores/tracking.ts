@@ -1,6 +1,7 @@
-import { appendFile, mkdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
+import { mkdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
 import { dirname, join, resolve } from 'node:path';
 import { z } from 'zod';
+import { DandelionError } from '../errors.ts';
 
 export type RunStatus = 'RUNNING' | 'FINISHED' | 'FAILED' | 'KILLED';
 
@@ -24,6 +25,7 @@ export interface Tracker {
     tags: Record<string, string>;
   }): Promise<void>;
   logParams(runId: string, params: Record<string, string | number>): Promise<void>;
+  /** The value of a key and step is kept once, the last one: a step that is worked again doubles nothing. */
   logMetrics(runId: string, metrics: readonly Metric[]): Promise<void>;
   logArtifact(runId: string, path: string, bytes: Uint8Array): Promise<void>;
   endRun(runId: string, status: Exclude<RunStatus, 'RUNNING'>): Promise<void>;
@@ -53,9 +55,13 @@ const registryFile = z.object({
   aliases: z.record(z.string(), z.string()),
 });
 
-/** Opens the tracking store that the settings name: a folder with one folder a run, readable by people. */
+/**
+ * Opens the tracking store that the settings name: a folder with one folder a run, readable by people. Its calls throw
+ * DandelionError `store-unavailable` when the folder fails them.
+ */
 export function openTracker(settings: { TRACKING_DIR: string }): Tracker {
-  return openFolder(resolve(settings.TRACKING_DIR));
+  const root = resolve(settings.TRACKING_DIR);
+  return naming(root, openFolder(root));
 }
 
 function openFolder(root: string): Tracker {
@@ -87,15 +93,16 @@ function openFolder(root: string): Tracker {
     },
 
     async logMetrics(runId, metrics) {
+      const path = join(runFolder(runId), 'metrics.jsonl');
       const timestamp = new Date().toISOString();
-      const lines = metrics.map((metric) => `${JSON.stringify({ ...metric, timestamp })}\n`);
-      await appendFile(join(runFolder(runId), 'metrics.jsonl'), lines.join(''));
+      const points = new Map((await readPoints(path)).map((point) => [pointKey(point), point]));
+      for (const metric of metrics) points.set(pointKey(metric), { ...metric, timestamp });
+      const lines = [...points.values()].map((point) => `${JSON.stringify(point)}\n`);
+      await writeText(path, lines.join(''));
     },
 
     async logArtifact(runId, path, bytes) {
-      const target = join(runFolder(runId), 'artifacts', path);
-      await mkdir(dirname(target), { recursive: true });
-      await writeFile(target, bytes);
+      await writeText(join(runFolder(runId), 'artifacts', path), bytes);
     },
 
     async endRun(runId, status) {
@@ -118,9 +125,55 @@ function openFolder(root: string): Tracker {
   };
 }
 
-async function writeJson(path: string, value: unknown): Promise<void> {
-  await mkdir(dirname(path), { recursive: true });
+const pointLine = z.object({ key: z.string(), value: z.number(), step: z.number(), timestamp: z.string() });
+const pointKey = ({ key, step }: Pick<Metric, 'key' | 'step'>) => JSON.stringify([key, step]);
+
+/** Values logged before; a line that a killed process left unfinished is none. */
+async function readPoints(path: string): Promise<z.output<typeof pointLine>[]> {
+  const text = await readFile(path, 'utf8').catch(() => '');
+  return text.split('\n').flatMap((line) => {
+    try {
+      return [pointLine.parse(JSON.parse(line))];
+    } catch {
+      return [];
+    }
+  });
+}
+
+function writeJson(path: string, value: unknown): Promise<void> {
+  return writeText(path, `${JSON.stringify(value, null, 2)}\n`);
+}
+
+/** Whole or not at all. */
+async function writeText(path: string, content: string | Uint8Array): Promise<void> {
   const draft = `${path}.${process.pid}.draft`;
-  await writeFile(draft, `${JSON.stringify(value, null, 2)}\n`);
-  await rename(draft, path);
+  try {
+    await mkdir(dirname(path), { recursive: true });
+    await writeFile(draft, content);
+    await rename(draft, path);
+  } catch (error) {
+    await rm(draft, { force: true }).catch(() => {});
+    throw error;
+  }
+}
+
+/** Every call names the store when the file system fails it. */
+function naming(root: string, tracker: Tracker): Tracker {
+  const named = async (work: Promise<void>): Promise<void> => {
+    try {
+      await work;
+    } catch (cause) {
+      if (!(cause instanceof Error && 'syscall' in cause)) throw cause;
+      const sentence = `The tracking store at ${root} failed: ${cause.message}.`;
+      throw new DandelionError('store-unavailable', sentence, { cause });
+    }
+  };
+  return {
+    startRun: (run) => named(tracker.startRun(run)),
+    logParams: (runId, params) => named(tracker.logParams(runId, params)),
+    logMetrics: (runId, metrics) => named(tracker.logMetrics(runId, metrics)),
+    logArtifact: (runId, path, bytes) => named(tracker.logArtifact(runId, path, bytes)),
+    endRun: (runId, status) => named(tracker.endRun(runId, status)),
+    setAlias: (model, alias, version) => named(tracker.setAlias(model, alias, version)),
+  };
 }

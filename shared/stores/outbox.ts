@@ -1,0 +1,87 @@
+import type postgres from 'postgres';
+import type { Event } from '../events.ts';
+import type { Database } from './database.ts';
+import { query } from './outage.ts';
+import { asJson, restored, storable } from './step-records.ts';
+
+/**
+ * The outbox of durable steps: notices wait here, written with the outcome that they tell of, until a sink took them.
+ * Delivery is at least once: a sender that dies after the sink's answer leaves its claim to expire.
+ *
+ * Source: transactional outbox (Richardson, Microservices Patterns, 2018, chapter 3).
+ */
+
+/** One notice that this sender may try to deliver. */
+export interface ClaimedNotice {
+  position: string;
+  event: Event;
+  /** This one included; names the claim, so that a sender that was slow changes nothing. */
+  tries: number;
+}
+
+/** Adds the notices of a run, in the transaction of its outcome. One that waits already is not added twice. */
+export async function addNotices(
+  transaction: postgres.ISql,
+  run: string,
+  notices: readonly Event[],
+): Promise<void> {
+  const events = notices.map((event) => asJson(storable(event)));
+  await transaction`
+    insert into outbox (id, function, run, event)
+    select notice.id, steps.function, steps.id, notice.event::json
+    from steps, unnest(${notices.map(({ id }) => id)}::text[], ${events}::text[])
+      with ordinality as notice (id, event, ordinal)
+    where steps.id = ${run} order by ordinal
+    on conflict (id) do nothing`;
+}
+
+/** Claims up to `limit` notices that are due, oldest first, for the length of the lease. */
+export async function claimNotices(
+  db: Database,
+  request: { function: string; limit: number; leaseMs: number },
+): Promise<ClaimedNotice[]> {
+  const rows = await query(
+    () => db<ClaimedNotice[]>`
+      with due as (
+        select position from outbox
+        where function = ${request.function} and refusal is null and next_try_at <= now()
+        order by position limit ${request.limit} for update skip locked)
+      update outbox set tries = tries + 1, next_try_at = now() + ${milliseconds(db, request.leaseMs)}
+      from due where outbox.position = due.position
+      returning outbox.position, outbox.event, outbox.tries`,
+  );
+  return rows.map((row) => ({ ...row, event: restored(row.event) }));
+}
+
+/** Forgets a notice that the sink took. */
+export async function removeNotice(db: Database, claim: ClaimedNotice): Promise<void> {
+  await query(() => db`delete from outbox where ${stillMine(db, claim)}`);
+}
+
+/** Lets a notice be tried again after a while. */
+export async function postponeNotice(db: Database, claim: ClaimedNotice, delayMs: number): Promise<void> {
+  await query(
+    () => db`
+      update outbox set next_try_at = now() + ${milliseconds(db, delayMs)} where ${stillMine(db, claim)}`,
+  );
+}
+
+/** Lets a notice rest that the sink refused for good; it is kept with the reason until it is purged. */
+export async function refuseNotice(db: Database, claim: ClaimedNotice, refusal: string): Promise<void> {
+  await query(() => db`update outbox set refusal = ${refusal} where ${stillMine(db, claim)}`);
+}
+
+/** Deletes notices written longer ago than that, whatever became of them; returns how many. */
+export async function purgeNotices(db: Database, olderThanMs: number): Promise<number> {
+  const rows = await query(
+    () => db`delete from outbox where created_at < now() - ${milliseconds(db, olderThanMs)}`,
+  );
+  return rows.count;
+}
+
+type Fragment = postgres.PendingQuery<postgres.Row[]>;
+
+const milliseconds = (db: Database, ms: number): Fragment => db`${ms}::float8 * interval '1 millisecond'`;
+
+const stillMine = (db: Database, { position, tries }: ClaimedNotice): Fragment =>
+  db`position = ${position} and tries = ${tries}`;
