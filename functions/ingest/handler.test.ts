@@ -330,6 +330,31 @@ describe('ingesting folders and archives', () => {
   });
 });
 
+describe('text that no database holds', () => {
+  const odd = 'a\0b';
+
+  it('in an address, a label or the file of a manifest is one rejection', async () => {
+    const rows: [string, string][] = [
+      [`${site.origin}/${odd}.jpg`, 'grass'],
+      [`${site.origin}/x.jpg`, odd],
+      [`file:///${odd}.jpg`, 'grass'],
+      [`${odd}.jpg`, 'grass'],
+    ];
+    const result = resultOf(await ingest(await manifestOf([...allRows(), ...rows])));
+    expect(result).toMatchObject({ images: 30, rejectedCount: 4 });
+    expect(await listRejections(stores.db, result.ingestion)).toHaveLength(4);
+  });
+
+  it('in a name of an archive is one rejection, or a photo', async () => {
+    const files = [...photos].map(([name, bytes]) => ({ name, bytes }));
+    const bytes = await drawPhoto('grass', 77, size);
+    const named = [`grass/${odd}.jpg`, `${odd}/c.jpg`, `../${odd}.jpg`].map((name) => ({ name, bytes }));
+    answers['/zip'] = (_request, response) => void response.end(zipOf([...files, ...named]));
+    const result = resultOf(await ingest({ kind: 'archive', uri: `${site.origin}/zip` }));
+    expect(result.images + result.rejectedCount).toBe(33);
+  });
+});
+
 describe('refusing what cannot be trained on', () => {
   it('names the class with too few photos, and keeps what arrived', async () => {
     const rows = allRows().filter(([url]) => !/dandelion\/\d\.jpg/.test(url));

@@ -135,6 +135,9 @@ describe('predict with a champion', () => {
   });
 });
 
+/** Ends in the middle of a photo. */
+const cutForm = Buffer.from('--x\r\nContent-Disposition: form-data; name="a"; filename="a.jpg"\r\n\r\nbytes');
+
 describe('predict and bad input', () => {
   it.each([
     ['text', 'image/jpeg', Buffer.from('hello'), 422, 'not-an-image'],
@@ -144,6 +147,7 @@ describe('predict and bad input', () => {
     ['JSON without a photo', 'application/json', Buffer.from('{"foto": 1}'), 422, 'bad-data'],
     ['broken JSON', 'application/json', Buffer.from('{'), 400, 'bad-request'],
     ['a form that is none', 'multipart/form-data; boundary=x', Buffer.from('--y'), 400, 'bad-request'],
+    ['a form cut off within a file', 'multipart/form-data; boundary=x', cutForm, 400, 'bad-request'],
     ['a form without boundary', 'multipart/form-data', Buffer.from('--y'), 400, 'bad-request'],
     [
       'a URL where they are off',

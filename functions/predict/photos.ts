@@ -104,7 +104,12 @@ async function readMultipart(event: FunctionEvent, maxFiles: number): Promise<Ui
       // One more than allowed, so that too many is noticed rather than cut off.
       limits: { files: maxFiles + 1, fields: 100, fieldSize: 1024 },
     });
-    form.on('file', (_field, file) => photos.push(collect(file)));
+    form.on('file', (_field, file) => {
+      const photo = collect(file);
+      // A body cut off within a file fails the form and the file; the second failure, unheard, would end the process.
+      photo.catch(() => {});
+      photos.push(photo);
+    });
     Readable.from([event.rawBody]).pipe(form);
     await finished(form);
     return await Promise.all(photos);

@@ -27,6 +27,7 @@ const build = { script: 'build.ts' };
 const lint = [
   { program: ['@biomejs/biome', 'biome'], parameters: ['check', '.'] },
   { program: ['typescript', 'tsc'], parameters: [] },
+  { program: ['typescript', 'tsc'], parameters: ['--project', 'functions/webapp'] },
 ];
 const commands = {
   start: (parameters) => [build, { script: 'shared/cli/start.ts', parameters }],
@@ -35,6 +36,8 @@ const commands = {
     build,
     { program: ['vitest', 'vitest'], parameters: ['run', ...parameters] },
   ],
+  'kill-suite': (parameters) => [build, { script: 'shared/cli/kill-suite.ts', parameters }],
+  bench: (parameters) => [build, { script: 'shared/cli/bench/main.ts', parameters }],
   build: (parameters) => [{ ...build, parameters }],
   lint: () => lint,
   format: () => [{ program: ['@biomejs/biome', 'biome'], parameters: ['check', '--write', '.'] }],

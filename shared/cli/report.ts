@@ -1,5 +1,5 @@
 import { randomUUID } from 'node:crypto';
-import { mkdir, rename, writeFile } from 'node:fs/promises';
+import { mkdir, rename, rm, stat, writeFile } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { DandelionError, describeCode, type ErrorCode, toDandelionError } from '../errors.ts';
 import { type MetricsSummary, parseEventData, type Rejection } from '../events.ts';
@@ -84,16 +84,38 @@ function metricsOf(evaluated: NonNullable<ChainLink['event']>): MetricsSummary {
 
 /** Writes the report whole or not at all. */
 export async function writeReport(path: string, report: Report): Promise<void> {
+  await writeDraft(path, `${JSON.stringify(report, null, 2)}\n`, (draft) => rename(draft, path));
+}
+
+/**
+ * Proves before the work begins that its report can be written.
+ *
+ * @throws DandelionError `bad-config`
+ */
+export async function checkReportPath(path: string): Promise<void> {
+  await writeDraft(path, '', (draft) => rm(draft));
+}
+
+async function writeDraft(
+  path: string,
+  text: string,
+  settle: (draft: string) => Promise<void>,
+): Promise<void> {
   const draft = `${path}.${randomUUID()}.draft`;
   try {
+    const found = await stat(path).catch(() => undefined);
+    if (found?.isDirectory()) throw new Error('it is a folder');
     await mkdir(dirname(path), { recursive: true });
-    await writeFile(draft, `${JSON.stringify(report, null, 2)}\n`);
-    await rename(draft, path);
+    await writeFile(draft, text);
+    await settle(draft);
   } catch (error) {
+    await rm(draft, { force: true }).catch(() => {});
     const why = error instanceof Error ? error.message : String(error);
-    throw new DandelionError('bad-config', `The report cannot be written to ${path}: ${why}.`, {
-      cause: error,
-    });
+    throw new DandelionError(
+      'bad-config',
+      `The report cannot be written to ${path}: ${why}. Choose another file with --json.`,
+      { cause: error },
+    );
   }
 }
 

@@ -2,13 +2,21 @@ import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { z } from 'zod';
 import { DandelionError, toDandelionError } from '../errors.ts';
-import { makeDataDir, type Platform, startPlatform } from '../local/platform.ts';
+import { makeDataDir } from '../local/data-folder.ts';
+import { type Platform, startPlatform } from '../local/platform.ts';
 import { readChampion, readEvaluation, readModel } from '../stores/models.ts';
 import { type ObjectStore, openObjects } from '../stores/objects.ts';
 import { allowSources } from './allowed-sources.ts';
 import { predictOnce } from './first-prediction.ts';
 import { readOptions, reportPathIn, type StartOptions, usage } from './options.ts';
-import { buildReport, describeReport, exitCodeOf, type Findings, writeReport } from './report.ts';
+import {
+  buildReport,
+  checkReportPath,
+  describeReport,
+  exitCodeOf,
+  type Findings,
+  writeReport,
+} from './report.ts';
 import { runPipeline } from './run-pipeline.ts';
 import { type PreparedSource, prepareSource } from './source.ts';
 
@@ -39,9 +47,9 @@ async function main(words: string[]): Promise<number> {
     if (error !== thrown && thrown instanceof Error) process.stderr.write(`${thrown.stack}\n`);
     const json = reportPathIn(words);
     if (json !== undefined) {
-      await writeReport(json, buildReport({ ...findings, error })).catch((fault: Error) =>
-        process.stderr.write(`${fault.message}\n`),
-      );
+      await writeReport(json, buildReport({ ...findings, error })).catch((fault: Error) => {
+        if (fault.message !== error.message) process.stderr.write(`${fault.message}\n`);
+      });
     }
     return exitCodeOf(error);
   }
@@ -62,6 +70,7 @@ function listenForStop(): Promise<void> {
 
 async function start(options: StartOptions, findings: Findings, stopped: Promise<void>): Promise<number> {
   const { dataDir, model } = options;
+  if (options.json !== undefined) await checkReportPath(options.json);
   await makeDataDir(dataDir);
   const objects = openObjects({ OBJECTS_DIR: process.env.OBJECTS_DIR ?? join(dataDir, 'objects') });
   const keepChampion =

@@ -1,5 +1,6 @@
 import { mkdtemp, rm } from 'node:fs/promises';
 import { request as httpRequest } from 'node:http';
+import { connect } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { pino } from 'pino';
@@ -48,7 +49,9 @@ afterEach(async () => {
   await rm(folder, { recursive: true, force: true });
 });
 
-async function open(options: { host?: string; token?: string; port?: number } = {}): Promise<Gateway> {
+async function open(
+  options: { host?: string; token?: string; port?: number; graceMs?: number } = {},
+): Promise<Gateway> {
   const journal = await openJournal(join(folder, 'journal'));
   const broker = createBroker({ triggers: [], processes, journal, logger });
   broker.onAccepted((event) => accepted.push(event));
@@ -101,6 +104,15 @@ describe('functions behind the gateway', () => {
   ])('%s is their root', async (path, seenPath) => {
     const { url } = await open();
     expect((await mirrored(`${url}${path}`)).url).toBe(seenPath);
+  });
+
+  test('hold the stop up no longer than its grace, whatever a client leaves unsent', async () => {
+    const { url, close } = await open({ graceMs: 100 });
+    const socket = connect(Number(new URL(url).port), '127.0.0.1').on('error', () => {});
+    socket.write('POST /function/mirror/ HTTP/1.1\r\nhost: localhost\r\ncontent-length: 1000\r\n\r\nhalf');
+    await expect.poll(() => processes.running().length).toBe(1);
+    await close();
+    socket.destroy();
   });
 
   test('get large bodies without a content type', async () => {

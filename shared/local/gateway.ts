@@ -21,6 +21,8 @@ export interface GatewayOptions {
   broker: Broker;
   pipeline: Pipeline;
   logger: Logger;
+  /** How long `close` waits for requests under way, those that a client never finishes among them; default 20 s. */
+  graceMs?: number;
 }
 
 export interface Gateway {
@@ -42,7 +44,7 @@ const heartbeatMs = 15_000;
  * @throws DandelionError `port-in-use`, or `bad-config` when other machines could reach it and there is no token
  */
 export async function startGateway(options: GatewayOptions): Promise<Gateway> {
-  const { port, host = '127.0.0.1', token } = options;
+  const { port, host = '127.0.0.1', token, graceMs = 20_000 } = options;
   if (!isLoopback(host) && (token === undefined || token === '')) {
     throw new DandelionError(
       'bad-config',
@@ -69,7 +71,9 @@ export async function startGateway(options: GatewayOptions): Promise<Gateway> {
     url: `http://localhost:${actualPort}`,
     async close() {
       for (const stream of streams) stream.raw.end();
+      const cutOff = setTimeout(() => app.server.closeAllConnections(), graceMs);
       await app.close();
+      clearTimeout(cutOff);
     },
   };
 }

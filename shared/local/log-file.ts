@@ -1,7 +1,10 @@
 import { appendFileSync, mkdirSync, renameSync, statSync } from 'node:fs';
 import { dirname } from 'node:path';
 
-/** A log that never grows beyond twice its limit: the file and the one before it. */
+/**
+ * A log that never grows beyond twice its limit: the file and the one before it. Lines that cannot be written, as on
+ * a full disk, are dropped: they are worth less than what writes them.
+ */
 export interface LogFile {
   readonly path: string;
   append(chunk: Uint8Array | string): void;
@@ -16,12 +19,16 @@ export function openLogFile(path: string, limitBytes: number = defaultLimitBytes
   return {
     path,
     append(chunk) {
-      if (sizeBytes > 0 && sizeBytes + chunk.length > limitBytes) {
-        renameSync(path, `${path}.1`);
-        sizeBytes = 0;
+      try {
+        if (sizeBytes > 0 && sizeBytes + chunk.length > limitBytes) {
+          renameSync(path, `${path}.1`);
+          sizeBytes = 0;
+        }
+        appendFileSync(path, chunk);
+        sizeBytes += chunk.length;
+      } catch {
+        // Dropped.
       }
-      appendFileSync(path, chunk);
-      sizeBytes += chunk.length;
     },
   };
 }

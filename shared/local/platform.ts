@@ -1,16 +1,17 @@
 import { once } from 'node:events';
-import { mkdir } from 'node:fs/promises';
 import { createServer } from 'node:net';
 import { join, resolve } from 'node:path';
 import type { Logger } from 'pino';
 import { z } from 'zod';
-import { type Environment, modelName, readConfig } from '../config.ts';
+import { type Environment, modelName, readConfig, storeSettings } from '../config.ts';
 import { DandelionError, toDandelionError } from '../errors.ts';
 import { createLogger } from '../function/log.ts';
 import { isLoopback } from '../function/settings.ts';
 import { closeDatabases, type Database, openDatabase } from '../stores/database.ts';
 import { type ObjectStore, openObjects } from '../stores/objects.ts';
+import { releaseEveryLease } from '../stores/steps.ts';
 import { type Broker, createBroker } from './broker.ts';
+import { makeDataDir } from './data-folder.ts';
 import { startGateway } from './gateway.ts';
 import { openJournal } from './journal.ts';
 import { lockFolder } from './lock.ts';
@@ -56,7 +57,7 @@ const settingsSchema = z.object({
   HOST: z.string().default('127.0.0.1'),
   DANDELION_TOKEN: z.string().min(16, 'use at least 16 characters').optional(),
   MODEL_NAME: modelName.default('dandelion'),
-  DATABASE_URL: z.string().optional(),
+  DATABASE_URL: storeSettings.shape.DATABASE_URL.optional(),
   LOG_LEVEL: z.string().default('info'),
 });
 
@@ -92,6 +93,8 @@ export async function startPlatform(options: PlatformOptions): Promise<Platform>
       throw settings.DATABASE_URL === undefined ? error : asConfiguration(error);
     });
     closers.push(closeDatabases);
+    // Who has the folder has its database, and every function that worked on it: none is left of an earlier start.
+    if (settings.DATABASE_URL === undefined) await releaseEveryLease(database);
     const stores = { OBJECTS_DIR: join(dataDir, 'objects'), TRACKING_DIR: join(dataDir, 'tracking') };
     const model = settings.MODEL_NAME;
     const grace = { GRACE_PERIOD_MS: String(functionGraceMs) };
@@ -186,22 +189,6 @@ async function startDatabase(
 function platformLogger(logsDir: string, level: string): Logger {
   const file = openLogFile(join(logsDir, 'platform.log'));
   return createLogger({ name: 'platform', level, destination: { write: (line) => file.append(line) } });
-}
-
-/**
- * Makes the data folder if it is not there.
- *
- * @throws DandelionError `bad-config`
- */
-export async function makeDataDir(dataDir: string): Promise<void> {
-  try {
-    await mkdir(dataDir, { recursive: true });
-  } catch (error) {
-    const why = error instanceof Error ? error.message : String(error);
-    throw new DandelionError('bad-config', `The data folder ${dataDir} cannot be made: ${why}.`, {
-      cause: error,
-    });
-  }
 }
 
 /** Known before the database starts: a taken port is the commonest reason not to start. */
