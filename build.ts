@@ -4,8 +4,9 @@
  * image needs.
  */
 import { execFileSync } from 'node:child_process';
+import { createHash } from 'node:crypto';
 import { existsSync } from 'node:fs';
-import { cp, link, mkdir, readdir, readFile, rm, writeFile } from 'node:fs/promises';
+import { cp, link, mkdir, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
 import { basename, dirname, join, relative } from 'node:path';
 import { build, type Metafile } from 'esbuild';
 
@@ -38,9 +39,29 @@ interface PackageManifest {
 
 const productVersion = (await readManifest(root)).version;
 const commit = gitCommit();
-const names = await functionNames();
-await mkdir(dist, { recursive: true });
-await Promise.all(names.map(buildFunction));
+const stampFile = join(dist, 'stamp');
+const stamp = await stampOfSources();
+if ((await readFile(stampFile, 'utf8').catch(() => '')) !== stamp) {
+  await mkdir(dist, { recursive: true });
+  await Promise.all((await functionNames()).map(buildFunction));
+  await writeFile(stampFile, stamp);
+}
+
+/** Changes with whatever a bundle is made of: sources, packages, this program, the platform and the commit. */
+async function stampOfSources(): Promise<string> {
+  const hash = createHash('sha256').update(`${process.platform} ${process.arch} ${commit}`);
+  const sources = await Promise.all(
+    ['functions', 'shared'].map((folder) =>
+      readdir(join(root, folder), { withFileTypes: true, recursive: true }),
+    ),
+  );
+  const files = sources.flat().filter((entry) => entry.isFile() && !entry.name.includes('.test.'));
+  const paths = files.map((entry) => join(entry.parentPath, entry.name)).sort();
+  for (const path of [...paths, join(root, 'build.ts'), join(root, 'package-lock.json')]) {
+    hash.update(`${relative(root, path)}\n`).update(await readFile(path));
+  }
+  return hash.digest('hex');
+}
 
 async function functionNames(): Promise<string[]> {
   const entries = await readdir(join(root, 'functions'), { withFileTypes: true });
@@ -48,8 +69,8 @@ async function functionNames(): Promise<string[]> {
 }
 
 async function buildFunction(name: string): Promise<void> {
-  const folder = join(dist, name);
-  await rm(folder, { recursive: true, force: true });
+  // Made beside its place and moved there: another build, or a platform that runs, never meets half a function.
+  const folder = join(dist, `.${name}.${process.pid}`);
   const entries = [bundle(folder, 'index', entryPoint(name))];
   if (existsSync(join(root, 'functions', name, 'worker.ts'))) {
     entries.push(bundle(folder, 'worker', `import './functions/${name}/worker.ts';`));
@@ -65,12 +86,33 @@ async function buildFunction(name: string): Promise<void> {
     dependencies,
   };
   await writeFile(join(folder, 'package.json'), `${JSON.stringify(manifest, null, 2)}\n`);
+  await replaceFolder(folder, join(dist, name));
+}
+
+async function replaceFolder(source: string, target: string): Promise<void> {
+  const old = `${source}.old`;
+  await rename(target, old).catch(ignoreMissing);
+  await rename(source, target).catch(async (error: NodeJS.ErrnoException) => {
+    // Another build was first; what it made of the same sources is as good.
+    if (error.code !== 'ENOTEMPTY' && error.code !== 'EEXIST') throw error;
+    await rm(source, { recursive: true, force: true });
+  });
+  await rm(old, { recursive: true, force: true });
+}
+
+function ignoreMissing(error: NodeJS.ErrnoException): void {
+  if (error.code !== 'ENOENT') throw error;
 }
 
 /** Makes one `.mjs` of an entry and everything it imports. */
 async function bundle(folder: string, name: string, contents: string): Promise<Metafile> {
   const { metafile } = await build({
-    stdin: { contents, resolveDir: root, sourcefile: `${basename(folder)}.${name}.ts`, loader: 'ts' },
+    stdin: {
+      contents,
+      resolveDir: root,
+      sourcefile: `${basename(folder).split('.')[1]}.${name}.ts`,
+      loader: 'ts',
+    },
     outfile: join(folder, `${name}.mjs`),
     bundle: true,
     platform: 'node',
@@ -144,11 +186,7 @@ async function layDataFiles(name: string, folder: string, metafile: Metafile): P
     for (const file of files) await layFile(join(source, file), join(folder, 'wasm', file));
   }
   const staticFolder = join(root, 'functions', name, 'static');
-  await cp(staticFolder, join(folder, 'static'), { recursive: true }).catch(
-    (error: NodeJS.ErrnoException) => {
-      if (error.code !== 'ENOENT') throw error;
-    },
-  );
+  await cp(staticFolder, join(folder, 'static'), { recursive: true }).catch(ignoreMissing);
 }
 
 async function layTree(source: string, target: string, skip: (path: string) => boolean): Promise<void> {

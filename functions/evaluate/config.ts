@@ -9,8 +9,11 @@ export const evaluateSettings = storeSettings.extend({
   GATE_MIN_ACCURACY: rate.default(0.85),
   /** How much less accurate than the champion a candidate may be, on the same photos. */
   GATE_MARGIN: rate.default(0.02),
-  /** Largest expected calibration error on the test split. */
-  GATE_MAX_ECE: rate.default(0.15),
+  /**
+   * How much surer than right the answers on the test split may be. Doubt is not held against a model: with few
+   * photos to learn from it is in its place.
+   */
+  GATE_MAX_OVERCONFIDENCE: rate.default(0.15),
   /** Largest latency and size relative to the champion. */
   GATE_MAX_LATENCY_RATIO: z.coerce.number().positive().default(2),
   GATE_MAX_SIZE_RATIO: z.coerce.number().positive().default(2),

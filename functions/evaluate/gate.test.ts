@@ -13,6 +13,7 @@ function score(photos: number, wrong: number, change: Partial<CandidateScore> = 
   const accuracy = (photos - wrong) / photos;
   return {
     metrics: { images: photos, accuracy, interval: [0, 1], rocAuc: 1, ece: 0.02, perClass: {} },
+    overconfidence: 0.02,
     correct: Array.from({ length: photos }, (_, index) => index >= wrong),
     latencyMs: 10,
     sizeBytes: 1000,
@@ -44,11 +45,9 @@ describe('the promotion gate', () => {
     expect(check?.detail).toContain('5 won, 5 lost');
   });
 
-  it('refuses a model that is badly calibrated, slow, large, or served otherwise than measured', () => {
+  it('refuses a model that is surer than right, slow, large, or served otherwise than measured', () => {
     const champion = score(100, 5);
-    const miscalibrated = score(100, 5);
-    miscalibrated.metrics.ece = 0.2;
-    expect(failed(miscalibrated, champion)).toEqual(['calibration']);
+    expect(failed(score(100, 5, { overconfidence: 0.2 }), champion)).toEqual(['calibration']);
     expect(failed(score(100, 5, { latencyMs: 21 }), champion)).toEqual(['latency']);
     expect(failed(score(100, 5, { sizeBytes: 2001 }), champion)).toEqual(['size']);
     expect(failed(score(100, 5, { servingDeviation: 0.5 }), champion)).toEqual(['serving-agreement']);

@@ -6,6 +6,8 @@ export interface Score {
   metrics: MetricsSummary;
   /** Whether each photo was labelled right, in the order of the dataset. */
   correct: boolean[];
+  /** How much the confidence of the answers exceeds their accuracy, mean over the test photos; 0 to 1. */
+  overconfidence: number;
   /** Median time of one photo, in milliseconds. */
   latencyMs: number;
   sizeBytes: number;
@@ -31,7 +33,12 @@ export function judge(
 ): GateCheck[] {
   const own = [
     floorCheck(candidate, limits),
-    atMost('calibration', candidate.metrics.ece, limits.GATE_MAX_ECE, 'expected calibration error'),
+    atMost(
+      'calibration',
+      candidate.overconfidence,
+      limits.GATE_MAX_OVERCONFIDENCE,
+      'confidence beyond the accuracy of the answers',
+    ),
     atMost(
       'serving-agreement',
       candidate.servingDeviation,

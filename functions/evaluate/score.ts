@@ -62,9 +62,18 @@ export function scoreAnswers(
     report,
     metrics: report.summary,
     correct,
+    overconfidence: overconfidenceOf(report),
     latencyMs: median(answers.latenciesMs),
     sizeBytes: model.sizeBytes,
   };
+}
+
+/** Mean over all photos of what their calibration bin is surer than right (the one-sided part of the ECE). */
+function overconfidenceOf({ calibration, summary }: ClassifierReport): number {
+  const excess = calibration.map(
+    ({ photos, confidence, accuracy }) => photos * Math.max(0, confidence - accuracy),
+  );
+  return excess.reduce((sum, value) => sum + value, 0) / summary.images;
 }
 
 function predictedClass(probabilities: Float32Array, row: number, width: number): number {

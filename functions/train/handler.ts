@@ -61,7 +61,6 @@ async function trainModel(
     'train',
     { settings, stored },
     context,
-    { givesWay: true },
   );
   const { crossValidation, regularisation, temperature, backend } = head;
   const draft = {

@@ -60,7 +60,10 @@ function askAlways<Answer>(ask: () => Promise<Answer>): { stop(): Promise<Answer
   };
 }
 
-it('answers probes and questions about the run all the time while it trains', async () => {
+/** Asking all the time takes its share of a busy machine. */
+const timeout = 300_000;
+
+it('answers probes and questions about the run all the time while it trains', { timeout }, async () => {
   const pod = await startFunction(train, { name: 'train', env: stores.env });
   const event = createEvent({
     type: 'dev.dandelion.features.stored.v1',

@@ -73,11 +73,11 @@ export async function readOptions(
   if (!/^\d+$/.test(given.port) || port > 65_535)
     throw wrong(`--port ${given.port} is not a port: use 0 to 65535.`);
   return {
-    source: await readSource(given),
-    dataDir: resolve(nonEmpty('data', given.data)),
+    source: await readSource(given, typedIn(env)),
+    dataDir: resolve(given.data === flags.data.default ? '.' : typedIn(env), nonEmpty('data', given.data)),
     port,
     once: given.once,
-    json: given.json === undefined ? undefined : resolve(nonEmpty('json', given.json)),
+    json: given.json === undefined ? undefined : resolve(typedIn(env), nonEmpty('json', given.json)),
     model: model.data,
   };
 }
@@ -85,7 +85,7 @@ export async function readOptions(
 /** Where the report goes, even when the rest of the command line is wrong. */
 export function reportPathIn(words: string[]): string | undefined {
   const { json } = parseArgs({ args: words, options: flags, strict: false }).values;
-  return typeof json === 'string' && json.trim() !== '' ? resolve(json) : undefined;
+  return typeof json === 'string' && json.trim() !== '' ? resolve(typedIn(process.env), json) : undefined;
 }
 
 function parse(words: string[]) {
@@ -97,7 +97,7 @@ function parse(words: string[]) {
   }
 }
 
-async function readSource(given: ReturnType<typeof parse>): Promise<WantedSource> {
+async function readSource(given: ReturnType<typeof parse>, folder: string): Promise<WantedSource> {
   const named = (['images', 'manifest', 'archive', 'sample'] as const).filter(
     (name) => given[name] !== undefined && given[name] !== false,
   );
@@ -105,14 +105,23 @@ async function readSource(given: ReturnType<typeof parse>): Promise<WantedSource
     throw wrong(`--${named.join(' and --')} name different photos: give one of them.`);
   }
   if (given.images !== undefined) {
-    return { kind: 'images', path: await existing('images', given.images, 'folder') };
+    return {
+      kind: 'images',
+      path: await existing('images', resolve(folder, nonEmpty('images', given.images)), 'folder'),
+    };
   }
   if (given.manifest !== undefined) {
     if (/^https?:\/\//i.test(given.manifest)) return { kind: 'manifest', url: addressOf(given.manifest) };
-    return { kind: 'manifest', path: await existing('manifest', given.manifest, 'file') };
+    return {
+      kind: 'manifest',
+      path: await existing('manifest', resolve(folder, nonEmpty('manifest', given.manifest)), 'file'),
+    };
   }
   if (given.archive !== undefined) {
-    return { kind: 'archive', path: await existing('archive', given.archive, 'file') };
+    return {
+      kind: 'archive',
+      path: await existing('archive', resolve(folder, nonEmpty('archive', given.archive)), 'file'),
+    };
   }
   return { kind: given.sample ? 'sample' : 'default' };
 }
@@ -123,12 +132,16 @@ function addressOf(text: string): URL {
   throw wrong(`--manifest ${text} is not an address.`);
 }
 
-async function existing(option: string, path: string, what: 'file' | 'folder'): Promise<string> {
-  const absolute = resolve(nonEmpty(option, path));
+/** Where the person was when typing: npm runs scripts in the project's folder and tells where it was called. */
+function typedIn(env: Readonly<Record<string, string | undefined>>): string {
+  return env.INIT_CWD || process.cwd();
+}
+
+async function existing(option: string, absolute: string, what: 'file' | 'folder'): Promise<string> {
   const found = await stat(absolute).catch(() => undefined);
-  if (found === undefined) throw wrong(`--${option} ${path}: there is no such ${what}.`);
+  if (found === undefined) throw wrong(`--${option} ${absolute}: there is no such ${what}.`);
   if (what === 'folder' ? found.isDirectory() : found.isFile()) return absolute;
-  throw wrong(`--${option} ${path} is not a ${what}.`);
+  throw wrong(`--${option} ${absolute} is not a ${what}.`);
 }
 
 function nonEmpty(option: string, value: string): string {

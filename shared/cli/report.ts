@@ -175,7 +175,10 @@ export function failureOf(state: PipelineState, logsDir: string): DandelionError
   const failed = state.steps.find((step) => step.status === 'failed');
   if (failed === undefined) return undefined;
   const { code = 'internal', title = '', detail = '' } = failed.problem ?? {};
-  if (code === 'model-rejected') return new DandelionError(code, `${title}: ${detail}.`);
+  if (code === 'model-rejected') {
+    const advice = 'More photos of each class help most; the GATE_ settings in the README hold the limits.';
+    return new DandelionError(code, `${title}: ${detail}. ${advice}`);
+  }
   return new DandelionError(
     isErrorCode(code) ? code : 'internal',
     `${failed.function}: ${detail} (log: ${logsDir}/${failed.function}.log)`,

@@ -1,7 +1,8 @@
 import type { DandelionError } from '../errors.ts';
-import { createEvent, digestOf, type Event } from '../events.ts';
+import { createEvent, digestOf, type Event, parseEventData } from '../events.ts';
 import { type PipelineState, readChain, requestType } from '../local/pipeline.ts';
 import type { Platform } from '../local/platform.ts';
+import { readChampion, readModel } from '../stores/models.ts';
 import { createProgressView } from './progress.ts';
 import { type Findings, failureOf } from './report.ts';
 import type { PreparedSource } from './source.ts';
@@ -24,7 +25,7 @@ export async function runPipeline(
   findings: Findings,
   signal: AbortSignal,
 ): Promise<DandelionError | undefined> {
-  const request = retrainRequest(platform.modelName, prepared, productVersion);
+  const request = await chooseRequest(platform, prepared, productVersion);
   await retryRefused(platform, request);
   await platform.broker.publish(request);
   findings.state = await followToEnd(platform, signal);
@@ -32,11 +33,48 @@ export async function runPipeline(
   return failureOf(findings.state, platform.logsDir);
 }
 
-function retrainRequest(model: string, { source, digest }: PreparedSource, productVersion: string): Event {
+/** The request for these photos; a new one where the model that the last one made is no longer what serves. */
+async function chooseRequest(
+  platform: Platform,
+  prepared: PreparedSource,
+  productVersion: string,
+): Promise<Event> {
+  const request = retrainRequest(platform.modelName, prepared, productVersion);
+  const occasion = await whyAnew(platform, request);
+  return occasion === undefined
+    ? request
+    : retrainRequest(platform.modelName, prepared, productVersion, occasion);
+}
+
+/**
+ * A request that was worked to its end is answered from the ledger, which is wrong in two cases: a model of other
+ * photos was deployed since, or the model's files are gone.
+ */
+async function whyAnew(
+  { database, objects, modelName }: Platform,
+  request: Event,
+): Promise<string | undefined> {
+  const deployed = (await readChain(database, request)).at(-1)?.run?.result ?? undefined;
+  if (deployed?.type !== 'dev.dandelion.model.deployed.v1') return undefined;
+  const { version } = parseEventData(deployed, deployed.type).model;
+  const made = await readModel(objects, modelName, version).catch(() => undefined);
+  const champion = (await readChampion(objects, modelName))?.champion.version;
+  if (made === undefined || champion === undefined)
+    return `the files of ${version} are gone at ${Date.now()}`;
+  const serving = await readModel(objects, modelName, champion).catch(() => undefined);
+  return serving?.dataset.version === made.dataset.version ? undefined : `after ${champion}`;
+}
+
+function retrainRequest(
+  model: string,
+  { source, digest }: PreparedSource,
+  productVersion: string,
+  occasion = '',
+): Event {
   return createEvent({
     type: requestType,
     source: '/dandelion/cli',
-    id: digestOf(source.kind, source.uri, digest, model, String(seed), productVersion).slice(0, 32),
+    id: digestOf(source.kind, source.uri, digest, model, String(seed), productVersion, occasion).slice(0, 32),
     subject: model,
     data: { model, source, seed, reason: 'asked for on the command line' },
   });

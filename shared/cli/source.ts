@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto';
 import { createReadStream } from 'node:fs';
 import { mkdir, readdir, readFile, realpath, writeFile } from 'node:fs/promises';
-import { dirname, join, relative } from 'node:path';
+import { dirname, join, relative, resolve } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { parse } from 'csv-parse/sync';
 import { DandelionError } from '../errors.ts';
@@ -113,7 +113,7 @@ async function manifestFileSource(file: string, title: string): Promise<Prepared
     source,
     digest: digestOf(bytes),
     title,
-    env: { ...fileRoots(dirname(path)), ...allowedHosts(bytes) },
+    env: { ...fileRoots(dirname(path), ...foldersIn(bytes, dirname(path))), ...allowedHosts(bytes) },
   };
 }
 
@@ -153,6 +153,13 @@ function allowedHosts(manifest: Buffer, ...more: URL[]): Record<string, string> 
   return hosts.size === 0 ? {} : { INGEST_ALLOWED_HOSTS: [...hosts].sort().join(',') };
 }
 
+/** Folders of the photos on this machine that a manifest names, outside its own folder. */
+function foldersIn(manifest: Buffer, base: string): string[] {
+  const paths = addressesIn(manifest).filter((address) => !/^[a-z][a-z0-9+.-]*:/i.test(address));
+  const folders = new Set(paths.map((path) => dirname(resolve(base, path))));
+  return [...folders].filter((folder) => relative(base, folder).startsWith('..')).sort();
+}
+
 function addressesIn(manifest: Buffer): string[] {
   try {
     const rows: Record<string, string>[] = parse(manifest, {
@@ -168,8 +175,9 @@ function addressesIn(manifest: Buffer): string[] {
   }
 }
 
-function fileRoots(folder: string): Record<string, string> {
-  if (!folder.includes(',')) return { INGEST_FILE_ROOTS: folder };
+function fileRoots(...folders: string[]): Record<string, string> {
+  const folder = folders.find((name) => name.includes(','));
+  if (folder === undefined) return { INGEST_FILE_ROOTS: folders.join(',') };
   throw new DandelionError(
     'bad-config',
     `The folder ${folder} has a comma in its name: rename it, or move the photos.`,

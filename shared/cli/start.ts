@@ -32,7 +32,7 @@ function say(sentence: string): void {
 async function main(words: string[]): Promise<number> {
   // Whoever read the output may leave; the work goes on.
   process.stdout.on('error', () => {});
-  const stopped = listenForStop();
+  const stop = listenForStop();
   const findings: Findings = {};
   try {
     const options = await readOptions(words);
@@ -40,7 +40,7 @@ async function main(words: string[]): Promise<number> {
       process.stdout.write(usage);
       return 0;
     }
-    return await start(options, findings, stopped);
+    return await start(options, findings, stop);
   } catch (thrown) {
     const error = toDandelionError(thrown);
     process.stderr.write(`\n${error.message}\n`);
@@ -55,20 +55,28 @@ async function main(words: string[]): Promise<number> {
   }
 }
 
-/** Resolves at the first signal to stop; a later second one ends the process at once. */
-function listenForStop(): Promise<void> {
-  return new Promise((resolve) => {
-    let firstAt: number | undefined;
-    const onSignal = () => {
-      if (firstAt !== undefined && Date.now() - firstAt > secondSignalAfterMs) process.exit(1);
-      firstAt ??= Date.now();
-      resolve();
-    };
-    for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, onSignal);
-  });
+/** Aborted by the first signal to stop; a later second one ends the process at once. */
+function listenForStop(): AbortSignal {
+  const stop = new AbortController();
+  let firstAt: number | undefined;
+  const onSignal = () => {
+    if (firstAt !== undefined && Date.now() - firstAt > secondSignalAfterMs) process.exit(1);
+    if (firstAt === undefined) say('\nStopping ...');
+    firstAt ??= Date.now();
+    stop.abort(interruption());
+  };
+  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, onSignal);
+  return stop.signal;
 }
 
-async function start(options: StartOptions, findings: Findings, stopped: Promise<void>): Promise<number> {
+function interruption(): DandelionError {
+  return new DandelionError(
+    'cancelled',
+    'Stopped before the model was ready; the next start goes on from here.',
+  );
+}
+
+async function start(options: StartOptions, findings: Findings, stop: AbortSignal): Promise<number> {
   const { dataDir, model } = options;
   if (options.json !== undefined) await checkReportPath(options.json);
   await makeDataDir(dataDir);
@@ -76,27 +84,21 @@ async function start(options: StartOptions, findings: Findings, stopped: Promise
   const keepChampion =
     options.source.kind === 'default' && (await readChampion(objects, model)) !== undefined;
   const source = keepChampion ? undefined : await prepareSource(options.source, dataDir, say);
+  stop.throwIfAborted();
   say('Starting the database and the gateway ...');
   const allowed = await allowSources(dataDir, source?.env ?? {});
   const env = { ...allowed, MODEL_NAME: model };
   const platform = await startPlatform({ dataDir, port: options.port, env });
   try {
-    const interruption = new AbortController();
-    const interrupted = stopped.then(() => {
-      const reason = new DandelionError(
-        'cancelled',
-        'Stopped before the model was ready; the next start goes on from here.',
-      );
-      interruption.abort(reason);
-      throw reason;
-    });
+    const stopped = new Promise<void>((resolve) => stop.addEventListener('abort', () => resolve()));
+    stop.throwIfAborted();
+    const interrupted = stopped.then(() => stop.throwIfAborted());
     // Later it only ends the wait below.
     interrupted.catch(() => {});
-    await Promise.race([trainAndTry(options, platform, source, findings, interruption.signal), interrupted]);
+    await Promise.race([trainAndTry(options, platform, source, findings, stop), interrupted]);
     if (options.once) return 0;
     say(`\nOpen ${platform.gatewayUrl} and drop a photo on the page. Ctrl-C stops everything.`);
     await stopped;
-    say('\nStopping ...');
     return 0;
   } finally {
     await platform.stop();
@@ -119,7 +121,10 @@ async function trainAndTry(
     refusal = failure;
   }
   findings.champion = await readServing(platform.objects, options.model);
-  if (findings.champion === undefined) throw refusal ?? new DandelionError('no-champion', 'No model serves.');
+  if (findings.champion === undefined) {
+    if (refusal !== undefined) say(`\n${describeReport(buildReport(findings))}`);
+    throw refusal ?? new DandelionError('no-champion', 'No model serves.');
+  }
   findings.prediction = await predictOnce(platform, findings.champion.record);
   const report = buildReport(findings);
   if (refusal !== undefined)

@@ -161,7 +161,7 @@ describe('photos that cannot be trained on end with 2', () => {
 });
 
 test('a model that the gate refuses ends with 3', async () => {
-  const gate = { GATE_MAX_ECE: '0' };
+  const gate = { GATE_MAX_OVERCONFIDENCE: '0' };
   await expectRefusal(
     ['--images', photos()],
     { exit: 3, code: 'model-rejected', sentence: /calibration/ },

@@ -13,7 +13,6 @@ export interface ErrorMessage {
 export interface WorkerData {
   /** Level of its log. */
   level: string;
-  givesWay: boolean;
 }
 
 /** What a worker is told. */

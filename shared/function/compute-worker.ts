@@ -1,6 +1,3 @@
-import { readlinkSync } from 'node:fs';
-import { setPriority } from 'node:os';
-import { basename } from 'node:path';
 import { parentPort, workerData } from 'node:worker_threads';
 import { type Logger, pino } from 'pino';
 import { DandelionError } from '../errors.ts';
@@ -35,7 +32,6 @@ export type JobTable = Record<string, Job>;
 export function serveJobs(jobs: JobTable): void {
   const port = parentPort;
   if (port === null) throw new DandelionError('internal', 'Jobs are served in a worker thread only.');
-  if ((workerData as WorkerData).givesWay) giveWay();
   const controller = new AbortController();
   const say = (message: FromWorker, moved: ArrayBuffer[] = []) => port.postMessage(message, moved);
   const tools: JobTools = {
@@ -74,22 +70,6 @@ export function serveJobs(jobs: JobTable): void {
       endWhenIdle();
     }
   });
-}
-
-/** Niceness of a worker thread; the main thread keeps 0. */
-const NICENESS = 10;
-
-/**
- * Lets threads that answer go first where cores are few. Linux alone knows priorities of single threads
- * (setpriority(2), section "Bugs").
- */
-function giveWay(): void {
-  try {
-    if (process.platform === 'linux')
-      setPriority(Number(basename(readlinkSync('/proc/thread-self'))), NICENESS);
-  } catch {
-    // Without it answers are a little slower.
-  }
 }
 
 /** Buffers that a value owns as a whole; a part of a shared one (small Buffers) must be copied. */

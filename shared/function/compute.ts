@@ -18,11 +18,6 @@ export type ComputeContext = Pick<FunctionContext, 'signal' | 'log' | 'progress'
 export interface ComputeOptions {
   /** Largest JavaScript heap of the worker in MiB; typed arrays are not in it. Default: that of the process. */
   heapLimitMb?: number;
-  /**
-   * Takes the processor only when nothing else wants it, for work that nobody waits for. Measured on two busy cores:
-   * the slowest probe during a training waits a third as long; the work takes longer where others work too.
-   */
-  givesWay?: boolean;
 }
 
 /** A worker thread with jobs, so that whatever blocks there, the main thread answers. */
@@ -85,10 +80,10 @@ interface Pending {
 export function startCompute<Jobs extends JobTable>(
   file: URL,
   context: ComputeContext,
-  { heapLimitMb, givesWay = false }: ComputeOptions = {},
+  { heapLimitMb }: ComputeOptions = {},
 ): Compute<Jobs> {
   const { signal, log } = context;
-  const workerData: WorkerData = { level: log.level, givesWay };
+  const workerData: WorkerData = { level: log.level };
   const worker = new Worker(file, {
     workerData,
     ...(heapLimitMb === undefined ? {} : { resourceLimits: { maxOldGenerationSizeMb: heapLimitMb } }),

@@ -1,5 +1,6 @@
+import { once } from 'node:events';
 import { mkdtemp, rm } from 'node:fs/promises';
-import { request as httpRequest } from 'node:http';
+import { request as httpRequest, type IncomingMessage } from 'node:http';
 import { connect } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -135,6 +136,16 @@ describe('functions behind the gateway', () => {
         .map(({ name }) => name)
         .sort(),
     ).toEqual(['predict', 'webapp']);
+  });
+
+  test('get what is sent with Expect: 100-continue, as curl does above 1 MB', async () => {
+    const { url } = await open();
+    const headers = { expect: '100-continue', 'content-type': 'image/jpeg' };
+    const asked = httpRequest(`${url}/function/mirror/`, { method: 'POST', headers });
+    asked.once('continue', () => asked.end(Buffer.alloc(2_000_000, 1)));
+    const [answer] = (await once(asked, 'response')) as [IncomingMessage];
+    answer.resume();
+    expect(answer.statusCode).toBe(200);
   });
 
   test('stream their answers', async () => {

@@ -4,7 +4,7 @@ import type { Logger } from 'pino';
 import { DandelionError } from '../errors.ts';
 import { decodeEvents } from '../function/cloudevents.ts';
 import { encodeProblem } from '../function/reply.ts';
-import { checkOrigin, checkToken, securityHeaders } from '../function/security.ts';
+import { checkOrigin, checkToken, createRateLimit, securityHeaders } from '../function/security.ts';
 import { isLoopback } from '../function/settings.ts';
 import { continueTrace } from '../function/trace.ts';
 import type { Broker } from './broker.ts';
@@ -34,6 +34,8 @@ export interface Gateway {
 
 /** Functions that strangers may call: they read bytes and change nothing. */
 const openFunctions = new Set(['predict', 'webapp']);
+/** Of one client, when other machines can reach this platform. */
+const openRequestsPerSecond = 50;
 const eventLimitBytes = 1024 * 1024;
 const heartbeatMs = 15_000;
 
@@ -68,7 +70,7 @@ export async function startGateway(options: GatewayOptions): Promise<Gateway> {
   const address = app.server.address();
   const actualPort = address !== null && typeof address === 'object' ? address.port : port;
   return {
-    url: `http://localhost:${actualPort}`,
+    url: `http://${nameOf(host)}:${actualPort}`,
     async close() {
       for (const stream of streams) stream.raw.end();
       const cutOff = setTimeout(() => app.server.closeAllConnections(), graceMs);
@@ -76,6 +78,12 @@ export async function startGateway(options: GatewayOptions): Promise<Gateway> {
       clearTimeout(cutOff);
     },
   };
+}
+
+/** The name under which this machine reaches a server that listens there. */
+function nameOf(host: string): string {
+  if (['127.0.0.1', '::1', '0.0.0.0', '::', 'localhost'].includes(host)) return 'localhost';
+  return host.includes(':') ? `[${host}]` : host;
 }
 
 async function listen(app: FastifyInstance, port: number, host: string): Promise<void> {
@@ -99,6 +107,7 @@ async function listen(app: FastifyInstance, port: number, host: string): Promise
 
 function addGuards(app: FastifyInstance, { host, token }: { host: string; token?: string }): void {
   const loopbackOnly = isLoopback(host);
+  const limitRate = createRateLimit(openRequestsPerSecond);
   app.addHook('onRequest', async (request) => {
     if (loopbackOnly && !isLoopback(request.hostname)) {
       throw new DandelionError('forbidden', 'Call this server as localhost; it serves no other name.');
@@ -107,6 +116,7 @@ function addGuards(app: FastifyInstance, { host, token }: { host: string; token?
     if (loopbackOnly || token === undefined) return;
     const { name = '' } = request.params as { name?: string };
     const path = request.routeOptions.url ?? '';
+    if (!path.startsWith('/health')) limitRate(request.ip);
     const guarded = path === '/broker' || (path.startsWith('/function/') && !openFunctions.has(name));
     if (guarded) checkToken(request.headers.authorization, token);
   });
@@ -179,7 +189,8 @@ async function forward(
   return reply.from(`${url}${path}`, {
     // A 503 is the client's to see, not to be waited out here.
     retryDelay: () => null,
-    rewriteRequestHeaders: (_request, headers) => ({
+    // Node has already told a client that asks with Expect (curl, above 1 MB) to go on.
+    rewriteRequestHeaders: (_request, { expect: _answered, ...headers }) => ({
       ...headers,
       'x-forwarded-host': request.headers.host,
       'x-forwarded-proto': 'http',

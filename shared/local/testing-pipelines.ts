@@ -55,7 +55,7 @@ export async function quickPipelineEnv(folder: string): Promise<Record<string, s
   await mkdir(folder, { recursive: true });
   const backbone = join(folder, 'backbone.onnx');
   await writeFile(backbone, randomBackboneGraph(7));
-  const gate = { GATE_MIN_ACCURACY: '0', GATE_MAX_ECE: '1' };
+  const gate = { GATE_MIN_ACCURACY: '0', GATE_MAX_OVERCONFIDENCE: '1' };
   return { ...gate, BACKBONE_URI: backbone, INGEST_FILE_ROOTS: folder };
 }
 

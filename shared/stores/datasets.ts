@@ -27,7 +27,7 @@ export interface DatasetImage {
 
 const SHARE_OF_TRAIN = 0.7;
 const SHARE_OF_TRAIN_AND_VALIDATION = 0.85;
-/** Each class keeps at least this many photos in validation and in test, as far as 3 in 10 of its photos allow. */
+/** Each class keeps at least this many groups in validation and in test, as far as 3 in 10 of its groups allow. */
 const LEAST_HELD_OUT = 5;
 
 /**
@@ -70,12 +70,14 @@ function fillHeldOut(
   split: Split,
 ): void {
   const ofClass = images.filter((image) => image.label === label);
-  const least = Math.min(LEAST_HELD_OUT, Math.floor(ofClass.length * 0.3));
-  const spare = [...new Set(ofClass.filter((image) => image.split === 'train').map(({ group }) => group))]
+  const groupsIn = (images: readonly DatasetImage[]) => new Set(images.map(({ group }) => group));
+  const least = Math.min(LEAST_HELD_OUT, Math.floor(groupsIn(ofClass).size * 0.3));
+  const spare = [...groupsIn(ofClass.filter((image) => image.split === 'train'))]
     .filter((group) => movable.has(group))
     .sort((a, b) => fractionOfGroup(model, a) - fractionOfGroup(model, b));
-  const held = () => ofClass.filter((image) => image.split === split).length;
-  while (held() < least) {
+  // Versions of one photo say no more than one.
+  const held = () => groupsIn(ofClass.filter((image) => image.split === split));
+  while (held().size < least) {
     const group = spare.pop();
     if (group === undefined) return;
     for (const image of images) if (image.group === group) image.split = split;

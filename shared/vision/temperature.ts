@@ -39,13 +39,13 @@ export function logLossAt(
 }
 
 /**
- * How sure a label may make us, by class: n photos of a class that were all told right leave a doubt of about 1 in n
- * (Platt, Probabilistic outputs for support vector machines, 1999, section 2.2, for any number of classes).
+ * How sure a label may make us, by class: n photos of a class that were all told right leave a doubt of 1 in n + 2
+ * (Platt, Probabilistic outputs for support vector machines, 1999, section 2.2), shared by the other classes.
  */
 function certaintyOf(labels: Int32Array, classes: number): number[] {
   const counts = new Array<number>(classes).fill(0);
   for (const label of labels) counts[label] = (counts[label] ?? 0) + 1;
-  return counts.map((count) => (count + 1) / (count + classes));
+  return counts.map((count) => (count + 1) / (count + 2));
 }
 
 /**
