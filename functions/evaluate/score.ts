@@ -1,4 +1,5 @@
 import type { DatasetImage } from '../../shared/stores/datasets.ts';
+import { readPhoto } from '../../shared/stores/images.ts';
 import type { ObjectStore } from '../../shared/stores/objects.ts';
 import type { ServedModel } from '../../shared/stores/served-model.ts';
 import { decodePhoto } from '../../shared/vision/decode.ts';
@@ -28,8 +29,7 @@ export async function answerPhotos(
   const latenciesMs: number[] = [];
   for (const [row, image] of images.entries()) {
     options.signal.throwIfAborted();
-    const { bytes } = await objects.get(`images/${image.sha256}`);
-    const photo = await decodePhoto(bytes, { size: model.engine.inputSize });
+    const photo = await decodePhoto(await readPhoto(objects, image.sha256), { size: model.engine.inputSize });
     const started = performance.now();
     const answer = await model.classify(photo.pixels, 1);
     latenciesMs.push(performance.now() - started);

@@ -1,6 +1,5 @@
-import { createHash } from 'node:crypto';
-import { DandelionError } from '../../shared/errors.ts';
 import type { FeatureRow } from '../../shared/stores/features.ts';
+import { readPhoto } from '../../shared/stores/images.ts';
 import type { ObjectStore } from '../../shared/stores/objects.ts';
 import { type DecodedPhoto, decodePhoto } from '../../shared/vision/decode.ts';
 import type { Engine } from '../../shared/vision/engine.ts';
@@ -46,16 +45,5 @@ function decodePhotos(
   sha256: readonly string[],
   size: number,
 ): Promise<DecodedPhoto[]> {
-  return Promise.all(
-    sha256.map(async (digest) => {
-      const { bytes } = await objects.get(`images/${digest}`);
-      if (createHash('sha256').update(bytes).digest('hex') !== digest) {
-        throw new DandelionError(
-          'object-corrupt',
-          `images/${digest} is not what was stored: run ingest again.`,
-        );
-      }
-      return decodePhoto(bytes, { size });
-    }),
-  );
+  return Promise.all(sha256.map(async (digest) => decodePhoto(await readPhoto(objects, digest), { size })));
 }

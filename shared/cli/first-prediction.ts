@@ -4,7 +4,7 @@ import { z } from 'zod';
 import { DandelionError } from '../errors.ts';
 import type { Platform } from '../local/platform.ts';
 import { readDataset } from '../stores/datasets.ts';
-import { imageKey } from '../stores/images.ts';
+import { readPhoto } from '../stores/images.ts';
 import type { ModelRecord } from '../stores/models.ts';
 import { drawPhoto } from '../vision/drawn.ts';
 import type { Prediction } from './report.ts';
@@ -56,9 +56,9 @@ async function predict(gatewayUrl: string, bytes: Uint8Array<ArrayBuffer>) {
 
 async function testPhoto({ database, objects }: Platform, record: ModelRecord) {
   const [image] = await readDataset(database, record.name, record.dataset.version, 'test');
-  const found = image && (await objects.get(imageKey(image.sha256)).catch(() => undefined));
-  if (image !== undefined && found !== undefined) {
-    return { bytes: new Uint8Array(found.bytes), expected: image.label };
+  const bytes = image && (await readPhoto(objects, image.sha256).catch(() => undefined));
+  if (image !== undefined && bytes !== undefined) {
+    return { bytes: new Uint8Array(bytes), expected: image.label };
   }
   return { bytes: new Uint8Array(await drawPhoto('dandelion', 1)), expected: null };
 }

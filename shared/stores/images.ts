@@ -1,6 +1,8 @@
-import type { ErrorCode } from '../errors.ts';
+import { createHash } from 'node:crypto';
+import { DandelionError, type ErrorCode } from '../errors.ts';
 import type { ImageSource } from '../events.ts';
 import type { Database } from './database.ts';
+import type { ObjectStore } from './objects.ts';
 
 /** What is known of a photo's bytes, whoever labelled it. */
 export interface PhotoFacts {
@@ -43,6 +45,18 @@ export interface Ingestion {
 /** The object-store key of a photo's bytes. */
 export function imageKey(sha256: string): string {
   return `images/${sha256}`;
+}
+
+/**
+ * Reads the bytes of a photo and holds them against their digest.
+ *
+ * @throws DandelionError `object-missing` or `object-corrupt`
+ */
+export async function readPhoto(objects: ObjectStore, sha256: string): Promise<Buffer> {
+  const key = imageKey(sha256);
+  const { bytes } = await objects.get(key);
+  if (createHash('sha256').update(bytes).digest('hex') === sha256) return bytes;
+  throw new DandelionError('object-corrupt', `"${key}" is not what was stored: run ingest again.`);
 }
 
 /**
