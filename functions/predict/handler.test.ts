@@ -1,7 +1,7 @@
 import sharp from 'sharp';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { startFunction } from '../../shared/function/testing.ts';
-import { promoteChampion } from '../../shared/stores/models.ts';
+import { promoteChampion, readModel, readModelFile, saveModel } from '../../shared/stores/models.ts';
 import { type TestStores, testStores } from '../../shared/stores/testing.ts';
 import { readTestPhoto, storeDrawnDataset, storeDrawnModel } from '../../shared/stores/testing-models.ts';
 import { drawPhoto } from '../../shared/vision/drawn.ts';
@@ -233,6 +233,23 @@ describe('the Open Inference Protocol', () => {
     const input = { name: 'image', shape: [1, 224, 224, 3], datatype: 'UINT8', data };
     const answer = await answerOf(await infer({ inputs: [input], outputs: [{ name: 'probabilities' }] }));
     expect(answer.outputs.map(({ name }: { name: string }) => name)).toEqual(['probabilities']);
+  });
+
+  it('keeps the order of classes that are called by numbers', async () => {
+    const numbered = 'v0000000010';
+    const record = await readModel(stores.objects, 'plants', first);
+    const head = await readModelFile(stores.objects, record, 'head.bin');
+    const classes = ['10', '2'];
+    await saveModel(stores.objects, { ...record, version: numbered, classes }, { 'head.bin': head });
+    const data = [photo.bytes.toString('base64')];
+    const request = { inputs: [{ name: 'image', shape: [1], datatype: 'BYTES', data }] };
+    const [named, called] = await Promise.all(
+      [first, numbered].map(async (version) =>
+        answerOf(await infer(request, `/v2/models/plants/versions/${version}/infer`)),
+      ),
+    );
+    expect(called.outputs[1].data).toEqual(named.outputs[1].data);
+    expect(called.outputs[0].data).toEqual([classes[record.classes.indexOf(photo.label)]]);
   });
 
   it('answers with the version asked for by path', async () => {

@@ -169,7 +169,9 @@ async function classifyEncoded(
   const predictions = await Promise.all(
     texts.data.map((text) => classifyPhoto(model, Buffer.from(text, 'base64'))),
   );
-  return predictions.map(({ probabilities }) => Object.values(probabilities));
+  // By name: an object keeps classes that are called by numbers in an order of its own.
+  const { classes } = model.record;
+  return predictions.map(({ probabilities }) => classes.map((label) => probabilities[label] ?? 0));
 }
 
 async function classifyPixels(
