@@ -22,6 +22,8 @@ export function nameOutage(error: unknown, db: Database): unknown {
   const isOurs =
     error instanceof postgres.PostgresError ||
     (error instanceof Error && 'code' in error && String(error.code).startsWith('CONNECT')) ||
+    // The driver hangs the query on what its socket throws.
+    (error instanceof Error && 'query' in error && 'parameters' in error) ||
     (error instanceof Error && 'port' in error && db.options.port.includes(Number(error.port)));
   return isOurs && isOutage(error) ? unavailable(error) : error;
 }
