@@ -36,6 +36,11 @@ const commands = {
     build,
     { program: ['vitest', 'vitest'], parameters: ['run', ...parameters] },
   ],
+  // Files named *.services.test.ts: against the real servers whose addresses are in the environment.
+  'test:services': (parameters) => [
+    build,
+    { program: ['vitest', 'vitest'], parameters: ['run', '.services.test.ts', ...parameters] },
+  ],
   'kill-suite': (parameters) => [build, { script: 'shared/cli/kill-suite.ts', parameters }],
   bench: (parameters) => [build, { script: 'shared/cli/bench/main.ts', parameters }],
   build: (parameters) => [{ ...build, parameters }],
