@@ -33,10 +33,25 @@ export const storeSettings = z.object({
   DATABASE_URL: z.string().regex(/^postgres(ql)?:\/\//, 'use postgres://user:password@host:port/database'),
   /** Folder of the file object store. */
   OBJECTS_DIR: z.string().min(1),
-  /** Folder of the file tracking store. */
-  TRACKING_DIR: z.string().min(1),
+  /** Folder of the file tracking store; used where no MLflow is named. */
+  TRACKING_DIR: z.string().min(1).optional(),
+  /** An MLflow server, with what is needed to enter: a name and password, or a token. */
+  MLFLOW_TRACKING_URI: z.url({ protocol: /^https?$/, error: 'use http://host:port' }).optional(),
+  MLFLOW_TRACKING_USERNAME: z.string().optional(),
+  MLFLOW_TRACKING_PASSWORD: z.string().optional(),
+  MLFLOW_TRACKING_TOKEN: z.string().optional(),
 });
 export type StoreSettings = z.infer<typeof storeSettings>;
+
+/** Where runs are tracked. */
+export type TrackingSettings = Pick<
+  StoreSettings,
+  | 'TRACKING_DIR'
+  | 'MLFLOW_TRACKING_URI'
+  | 'MLFLOW_TRACKING_USERNAME'
+  | 'MLFLOW_TRACKING_PASSWORD'
+  | 'MLFLOW_TRACKING_TOKEN'
+>;
 
 /**
  * Reads settings from the environment. An empty variable counts as unset.

@@ -64,6 +64,7 @@ const catalogue = {
   'object-missing': { status: 503, title: 'An object is missing from the object store' },
   'object-corrupt': { status: 503, title: 'An object does not match its digest' },
   'store-unavailable': { status: 503, title: 'A store cannot be reached' },
+  'store-refused': { status: 500, title: 'A store refused what it was given' },
   'upstream-unavailable': { status: 503, title: 'The function behind the gateway does not answer' },
   'bad-config': { status: 500, title: 'The configuration is not usable' },
   'port-in-use': { status: 500, title: 'The port is taken' },

@@ -1,6 +1,6 @@
 import { readConfig } from '../../shared/config.ts';
 import { DandelionError } from '../../shared/errors.ts';
-import { type MetricsSummary, parseEventData } from '../../shared/events.ts';
+import { parseEventData } from '../../shared/events.ts';
 import { startCompute, workerBeside } from '../../shared/function/compute.ts';
 import type { FunctionContext, FunctionEvent, InitContext } from '../../shared/function/types.ts';
 import { type Database, openDatabase } from '../../shared/stores/database.ts';
@@ -18,6 +18,7 @@ import { applyHead, parseHead } from '../../shared/vision/head.ts';
 import { evaluateSettings, type GateLimits } from './config.ts';
 import { judge } from './gate.ts';
 import type { Answers } from './score.ts';
+import { logFindings } from './tracking.ts';
 import type { EvaluateJobs, ScoredModel } from './worker.ts';
 
 export const durable = true;
@@ -63,7 +64,13 @@ export async function handler(event: FunctionEvent, context: FunctionContext) {
     confusion: candidate.score.report.confusion,
     ...verdict,
   });
-  await logTestMetrics(trained.runId, verdict.metrics);
+  const run = await tracker.resumeRun({
+    experiment: name,
+    runId: trained.runId,
+    runName: version,
+    tags: { 'dandelion.version': version, 'dandelion.dataset': trained.dataset.version },
+  });
+  await logFindings(run, { candidate, images, classes, approved }, limits, context);
   context.log.info({ approved, checks }, 'gate decided');
   return context.result(
     approved ? 'dev.dandelion.model.approved.v1' : 'dev.dandelion.model.rejected.v1',
@@ -119,12 +126,4 @@ async function strayFromHead(
     (largest, probability, index) => Math.max(largest, Math.abs(probability - (expected[index] ?? 0))),
     0,
   );
-}
-
-async function logTestMetrics(runId: string, { accuracy, rocAuc, ece }: MetricsSummary): Promise<void> {
-  await tracker.logMetrics(runId, [
-    { key: 'test/accuracy', value: accuracy, step: 0 },
-    { key: 'test/roc_auc', value: rocAuc, step: 0 },
-    { key: 'test/ece', value: ece, step: 0 },
-  ]);
 }

@@ -4,13 +4,16 @@ import { runJob, workerBeside } from '../../shared/function/compute.ts';
 import type { FunctionContext, FunctionEvent, InitContext } from '../../shared/function/types.ts';
 import { type ModelRecord, saveModel } from '../../shared/stores/models.ts';
 import { type ObjectStore, openObjects } from '../../shared/stores/objects.ts';
-import { openTracker, type Tracker } from '../../shared/stores/tracking.ts';
-import { serialiseHead, type TrainedHead } from '../../shared/vision/head.ts';
+import { openTracker, type TrackedRun, type Tracker } from '../../shared/stores/tracking.ts';
+import { serialiseHead } from '../../shared/vision/head.ts';
 import { modelCard } from './card.ts';
 import { type TrainSettings, trainSettings } from './config.ts';
+import { logStoredModel, logTraining } from './tracking.ts';
 import type { TrainJobs } from './worker.ts';
 
 export const durable = true;
+
+const gitCommit = process.env.GIT_COMMIT || null;
 
 let settings: TrainSettings;
 let objects: ObjectStore;
@@ -28,15 +31,21 @@ export async function handler(event: FunctionEvent, context: FunctionContext) {
   const { model: name, dataset } = stored;
   const version = modelVersionOf(event.cloudEvent?.source ?? '', event.cloudEvent?.id ?? '');
   const runId = `${name}-${version}`;
-  await tracker.startRun({
+  const run = await tracker.startRun({
     experiment: name,
     runId,
     runName: version,
-    tags: { 'dandelion.dataset': dataset.version, 'dandelion.extractor': stored.extractor.id },
+    tags: {
+      'dandelion.version': version,
+      'dandelion.dataset': dataset.version,
+      'dandelion.extractor': stored.extractor.id,
+      ...(gitCommit && { 'mlflow.source.git.commit': gitCommit }),
+    },
   });
+  context.log.info({ 'url.full': run.url }, 'tracked run opened');
   try {
-    const record = await trainModel(stored, { version, runId }, context);
-    await tracker.endRun(runId, 'FINISHED');
+    const record = await trainModel(stored, { version, runId }, run, context);
+    await run.end('FINISHED');
     await tracker.setAlias(name, 'candidate', { version, runId });
     const { trainingMs, backend } = record.training;
     return context.result(
@@ -45,7 +54,10 @@ export async function handler(event: FunctionEvent, context: FunctionContext) {
       version,
     );
   } catch (error) {
-    await tracker.endRun(runId, context.signal.aborted ? 'KILLED' : 'FAILED');
+    // The tracking store may be what failed; what failed first is what counts.
+    await run.end(context.signal.aborted ? 'KILLED' : 'FAILED').catch((fault: unknown) => {
+      context.log.warn({ err: fault }, 'the tracked run could not be ended');
+    });
     throw error;
   }
 }
@@ -53,6 +65,7 @@ export async function handler(event: FunctionEvent, context: FunctionContext) {
 async function trainModel(
   stored: EventData<'dev.dandelion.features.stored.v1'>,
   { version, runId }: { version: string; runId: string },
+  run: TrackedRun,
   context: FunctionContext,
 ): Promise<ModelRecord> {
   const { model: name, dataset, extractor, seed } = stored;
@@ -75,41 +88,14 @@ async function trainModel(
     training: { runId, seed, backend, regularisation, temperature, crossValidation, trainingMs },
     metrics,
     productVersion: process.env.PRODUCT_VERSION ?? 'source',
-    gitCommit: process.env.GIT_COMMIT || null,
+    gitCommit,
   };
-  const card = Buffer.from(modelCard(draft));
-  await logRun(runId, draft, head, card);
-  return saveModel(objects, draft, {
+  await logTraining(run, draft, head);
+  const record = await saveModel(objects, draft, {
     'head.bin': serialiseHead(head),
-    'MODEL_CARD.md': card,
+    'MODEL_CARD.md': Buffer.from(modelCard(draft)),
     ...(serving === undefined ? {} : { 'serving.onnx': serving.graph }),
   });
-}
-
-async function logRun(
-  runId: string,
-  model: Omit<ModelRecord, 'files'>,
-  head: TrainedHead,
-  card: Buffer,
-): Promise<void> {
-  const { regularisation, temperature, seed, backend, crossValidation, trainingMs } = model.training;
-  await tracker.logParams(runId, {
-    dataset: model.dataset.version,
-    extractor: model.extractor.id,
-    classes: model.classes.join(','),
-    regularisation,
-    temperature,
-    seed,
-    backend,
-  });
-  await tracker.logMetrics(runId, [
-    ...head.history.map(({ step, loss }) => ({ key: 'train/loss', value: loss, step })),
-    { key: 'cv/accuracy', value: crossValidation.accuracy, step: 0 },
-    { key: 'cv/log_loss', value: crossValidation.logLoss, step: 0 },
-    { key: 'validation/accuracy', value: model.metrics.accuracy, step: 0 },
-    { key: 'validation/roc_auc', value: model.metrics.rocAuc, step: 0 },
-    { key: 'validation/ece', value: model.metrics.ece, step: 0 },
-    { key: 'train/duration_ms', value: trainingMs, step: 0 },
-  ]);
-  await tracker.logArtifact(runId, 'MODEL_CARD.md', card);
+  await logStoredModel(run, objects, record);
+  return record;
 }

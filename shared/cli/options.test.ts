@@ -24,6 +24,7 @@ describe('the options of npm start', () => {
       dataDir: resolve('.data'),
       port: 8080,
       once: false,
+      mlflow: false,
       json: undefined,
       model: 'dandelion',
     });

@@ -20,6 +20,8 @@ export interface StartOptions {
   once: boolean;
   json: string | undefined;
   model: string;
+  /** Whether to bring up an MLflow server. */
+  mlflow: boolean;
 }
 
 export const usage = `Trains a classifier on photos and serves it, all on this machine.
@@ -33,6 +35,7 @@ export const usage = `Trains a classifier on photos and serves it, all on this m
   --data DIR      keep everything here (default .data)
   --port N        of the page and the functions (default 8080; 0: any free one)
   --model NAME    name of the model (default dandelion)
+  --mlflow        track runs in MLflow: brings a server up in a private Python environment
   --json FILE     write the result as JSON
   --once          leave when the model is trained and has answered, instead of serving on
   --help          this text
@@ -50,6 +53,7 @@ const flags = {
   port: { type: 'string', default: '8080' },
   model: { type: 'string' },
   json: { type: 'string' },
+  mlflow: { type: 'boolean', default: false },
   once: { type: 'boolean', default: false },
   help: { type: 'boolean', short: 'h', default: false },
 } as const;
@@ -79,6 +83,7 @@ export async function readOptions(
     once: given.once,
     json: given.json === undefined ? undefined : resolve(typedIn(env), nonEmpty('json', given.json)),
     model: model.data,
+    mlflow: given.mlflow,
   };
 }
 

@@ -88,10 +88,15 @@ async function start(options: StartOptions, findings: Findings, stop: AbortSigna
   say('Starting the database and the gateway ...');
   const allowed = await allowSources(dataDir, source?.env ?? {});
   const env = { ...allowed, MODEL_NAME: model };
-  const platform = await startPlatform({ dataDir, port: options.port, env });
+  const platform = await startPlatform({
+    ...{ dataDir, port: options.port, env },
+    ...(options.mlflow ? { mlflow: { say, signal: stop } } : {}),
+  });
   try {
     const stopped = new Promise<void>((resolve) => stop.addEventListener('abort', () => resolve()));
     stop.throwIfAborted();
+    if (platform.mlflowUrl !== undefined)
+      say(`Runs, models and pictures are shown by MLflow at ${platform.mlflowUrl}`);
     const interrupted = stopped.then(() => stop.throwIfAborted());
     // Later it only ends the wait below.
     interrupted.catch(() => {});

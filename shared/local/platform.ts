@@ -8,6 +8,7 @@ import { DandelionError, toDandelionError } from '../errors.ts';
 import { createLogger } from '../function/log.ts';
 import { isLoopback } from '../function/settings.ts';
 import { closeDatabases, type Database, openDatabase } from '../stores/database.ts';
+import { openMlflowClient } from '../stores/mlflow-client.ts';
 import { type ObjectStore, openObjects } from '../stores/objects.ts';
 import { releaseEveryLease } from '../stores/steps.ts';
 import { type Broker, createBroker } from './broker.ts';
@@ -16,6 +17,7 @@ import { startGateway } from './gateway.ts';
 import { openJournal } from './journal.ts';
 import { lockFolder } from './lock.ts';
 import { openLogFile } from './log-file.ts';
+import { type MlflowOptions, startMlflow } from './mlflow.ts';
 import { followPipeline, type Pipeline } from './pipeline.ts';
 import { startPostgres } from './postgres.ts';
 import { openProcesses, type Processes } from './processes.ts';
@@ -33,6 +35,8 @@ export interface PlatformOptions {
   distDir?: string;
   /** Folder of the Trigger manifests; default the ones that ship. */
   triggersDir?: string;
+  /** Bring up an MLflow server, unless MLFLOW_TRACKING_URI names one. */
+  mlflow?: Pick<MlflowOptions, 'say' | 'signal'>;
   /** A function without requests for this long is stopped; default 60 s. */
   idleTimeoutMs?: number;
 }
@@ -46,6 +50,8 @@ export interface Platform {
   database: Database;
   databaseUrl: string;
   objects: ObjectStore;
+  /** Where runs are tracked; undefined where that is a folder. */
+  mlflowUrl: string | undefined;
   modelName: string;
   /** Where functions and platform write their logs. */
   logsDir: string;
@@ -58,6 +64,10 @@ const settingsSchema = z.object({
   DANDELION_TOKEN: z.string().min(16, 'use at least 16 characters').optional(),
   MODEL_NAME: modelName.default('dandelion'),
   DATABASE_URL: storeSettings.shape.DATABASE_URL.optional(),
+  MLFLOW_TRACKING_URI: storeSettings.shape.MLFLOW_TRACKING_URI,
+  MLFLOW_TRACKING_USERNAME: storeSettings.shape.MLFLOW_TRACKING_USERNAME,
+  MLFLOW_TRACKING_PASSWORD: storeSettings.shape.MLFLOW_TRACKING_PASSWORD,
+  MLFLOW_TRACKING_TOKEN: storeSettings.shape.MLFLOW_TRACKING_TOKEN,
   LOG_LEVEL: z.string().default('info'),
 });
 
@@ -88,6 +98,7 @@ export async function startPlatform(options: PlatformOptions): Promise<Platform>
     closers.push(() => lock.release());
     await checkPort(options.port, settings.HOST);
     const logger = platformLogger(logsDir, settings.LOG_LEVEL);
+    const mlflow = await openMlflow(settings, options, logger, closers);
     const databaseUrl = settings.DATABASE_URL ?? (await startDatabase(dataDir, logger, closers));
     const database = await openDatabase(databaseUrl).catch((error: unknown) => {
       throw settings.DATABASE_URL === undefined ? error : asConfiguration(error);
@@ -98,7 +109,10 @@ export async function startPlatform(options: PlatformOptions): Promise<Platform>
     const stores = { OBJECTS_DIR: join(dataDir, 'objects'), TRACKING_DIR: join(dataDir, 'tracking') };
     const model = settings.MODEL_NAME;
     const grace = { GRACE_PERIOD_MS: String(functionGraceMs) };
-    const functionEnv = { ...grace, ...stores, ...env, DATABASE_URL: databaseUrl, MODEL_NAME: model };
+    const functionEnv = {
+      ...{ ...grace, ...stores, ...env },
+      ...{ DATABASE_URL: databaseUrl, MODEL_NAME: model, MLFLOW_TRACKING_URI: mlflow?.trackingUri },
+    };
     const objects = openObjects({ OBJECTS_DIR: functionEnv.OBJECTS_DIR ?? stores.OBJECTS_DIR });
     const running = await startTraffic({
       ...options,
@@ -112,7 +126,11 @@ export async function startPlatform(options: PlatformOptions): Promise<Platform>
     });
     closers.push(running.stop);
     await reconcile(database, running.broker, logger);
-    return { ...running, database, databaseUrl, objects, modelName: model, logsDir, stop: onceOnly(stop) };
+    return {
+      ...running,
+      ...{ database, databaseUrl, objects, mlflowUrl: mlflow?.url, modelName: model, logsDir },
+      stop: onceOnly(stop),
+    };
   } catch (error) {
     await stop();
     throw error;
@@ -172,8 +190,10 @@ async function startTraffic(options: TrafficOptions) {
 }
 
 /** A server that someone named and that does not answer is for that person to mend, not to be waited for. */
-function asConfiguration(thrown: unknown): DandelionError {
-  return new DandelionError('bad-config', toDandelionError(thrown).message, { cause: thrown });
+function asConfiguration(thrown: unknown, advice = ''): DandelionError {
+  const { code, message } = toDandelionError(thrown);
+  const sentence = code === 'bad-config' ? message : `${message} ${advice}`.trim();
+  return new DandelionError('bad-config', sentence, { cause: thrown });
 }
 
 async function startDatabase(
@@ -184,6 +204,27 @@ async function startDatabase(
   const server = await startPostgres({ dataDir: join(dataDir, 'postgres'), logger });
   closers.push(server.stop);
   return server.url;
+}
+
+/** The MLflow server that someone named, once it has answered, or one of this platform's own if it is wanted. */
+async function openMlflow(
+  settings: z.output<typeof settingsSchema>,
+  { dataDir, mlflow }: PlatformOptions,
+  logger: Logger,
+  closers: (() => Promise<void>)[],
+): Promise<{ trackingUri: string; url: string } | undefined> {
+  const { MLFLOW_TRACKING_URI } = settings;
+  if (MLFLOW_TRACKING_URI !== undefined) {
+    const client = openMlflowClient({ ...settings, MLFLOW_TRACKING_URI }, { patienceMs: 0 });
+    await client.check().catch((error: unknown) => {
+      throw asConfiguration(error, 'Start that server, or correct MLFLOW_TRACKING_URI.');
+    });
+    return { trackingUri: MLFLOW_TRACKING_URI, url: client.http.url };
+  }
+  if (mlflow === undefined) return undefined;
+  const server = await startMlflow({ dataDir: join(dataDir, 'mlflow'), logger, ...mlflow });
+  closers.push(server.stop);
+  return { trackingUri: server.url, url: server.url };
 }
 
 function platformLogger(logsDir: string, level: string): Logger {

@@ -1,10 +1,9 @@
-import { type ChildProcess, spawn } from 'node:child_process';
-import { once } from 'node:events';
-import { open, readFile, stat } from 'node:fs/promises';
-import { createServer } from 'node:net';
+import type { ChildProcess } from 'node:child_process';
+import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { DandelionError } from '../errors.ts';
+import { freePort, spawnGuarded } from './guarded-process.ts';
 import type { Launcher, PostgresBinaries } from './postgres-binaries.ts';
 
 /** A cluster on disk and how to run it. */
@@ -40,43 +39,21 @@ export async function launch(
     if (wantedPort === undefined && attempt < 5 && /address already in use/i.test(fault)) continue;
     throw new DandelionError(
       'database-unavailable',
-      `The embedded PostgreSQL did not start: ${fault} (log: ${join(installation.dataDir, 'postgres.log')})`,
+      `The embedded PostgreSQL did not start: ${fault} (log: ${logPathOf(installation)})`,
     );
   }
 }
 
-/**
- * The shell in between outlives a killed owner: the pipe on its standard input closes, it stops the server and
- * waits for it. In a session of its own, so that Ctrl-C in the terminal reaches the owner alone.
- */
-const guardian = `exec 3<&0
-"$@" </dev/null 3<&- &
-server=$!
-{ while read -r line <&3; do :; done; kill -INT $server; } >/dev/null 2>&1 &
-reader=$!
-exec 3<&-
-wait $server
-status=$?
-kill $reader 2>/dev/null
-exit $status`;
-
-async function spawnServer(installation: Installation, port: number): Promise<ChildProcess> {
-  const { binaries, launcher, dataDir } = installation;
-  const command = [...launcher.prefix, binaries.postgres, ...serverParameters(installation, port)];
-  const [program = binaries.postgres, ...parameters] =
-    process.platform === 'win32' ? command : ['/bin/sh', '-c', guardian, 'dandelion-postgres', ...command];
-  const log = await openLog(join(dataDir, 'postgres.log'));
-  try {
-    const { uid, gid } = launcher;
-    const env = { PATH: process.env.PATH, LC_ALL: 'C' };
-    const stdio: ['pipe', number, number] = ['pipe', log.fd, log.fd];
-    const child = spawn(program, parameters, { stdio, detached: true, cwd: '/', env, uid, gid });
-    child.stdin?.on('error', () => {});
-    await once(child, 'spawn');
-    return child;
-  } finally {
-    await log.close();
-  }
+function spawnServer(installation: Installation, port: number): Promise<ChildProcess> {
+  const { binaries, launcher } = installation;
+  return spawnGuarded({
+    name: 'dandelion-postgres',
+    command: [...launcher.prefix, binaries.postgres, ...serverParameters(installation, port)],
+    stopSignal: 'INT',
+    logPath: logPathOf(installation),
+    env: { PATH: process.env.PATH, LC_ALL: 'C' },
+    ...{ uid: launcher.uid, gid: launcher.gid },
+  });
 }
 
 /** Small, since it shares a laptop with the compute; no parallel workers, so that a container's 64 MB of shared memory do. */
@@ -103,14 +80,6 @@ function serverParameters({ cluster, durable }: Installation, port: number): str
   return ['-D', cluster, ...Object.entries(settings).flatMap(([name, value]) => ['-c', `${name}=${value}`])];
 }
 
-async function openLog(path: string) {
-  const size = await stat(path).then(
-    (found) => found.size,
-    () => 0,
-  );
-  return open(path, size > 5_000_000 ? 'w' : 'a', 0o600);
-}
-
 /** @returns what went wrong, or nothing when the server takes connections */
 async function waitUntilReady(server: ChildProcess, installation: Installation): Promise<string | undefined> {
   const deadline = Date.now() + startTimeoutMs;
@@ -124,17 +93,11 @@ async function waitUntilReady(server: ChildProcess, installation: Installation):
   return `it was not ready after ${startTimeoutMs / 1000} s`;
 }
 
-async function lastLogLines({ dataDir }: Installation): Promise<string> {
-  const log = await readFile(join(dataDir, 'postgres.log'), 'utf8').catch(() => '');
+async function lastLogLines(installation: Installation): Promise<string> {
+  const log = await readFile(logPathOf(installation), 'utf8').catch(() => '');
   return log.trim().split('\n').slice(-4).join(' | ');
 }
 
-async function freePort(): Promise<number> {
-  const server = createServer().listen(0, '127.0.0.1');
-  await once(server, 'listening');
-  const address = server.address();
-  server.close();
-  await once(server, 'close');
-  if (address === null || typeof address === 'string') throw new Error('no TCP port to be had');
-  return address.port;
+function logPathOf({ dataDir }: Installation): string {
+  return join(dataDir, 'postgres.log');
 }

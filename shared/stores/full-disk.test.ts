@@ -51,21 +51,17 @@ test('an object store on a full disk says so, keeps what it has whole, and goes 
 test('a tracking store on a full disk says so, and goes on when there is space', async (context) => {
   if (disk === undefined) return context.skip();
   const tracker = openTracker({ TRACKING_DIR: join(disk.folder, 'tracking') });
-  const run = { experiment: 'plants', runId: 'plants-v1', runName: 'v1', tags: {} };
+  const name = { experiment: 'plants', runId: 'plants-v1', runName: 'v1', tags: {} };
   const point = { key: 'loss', value: 1, step: 0 };
-  await tracker.startRun(run);
-  await tracker.logMetrics(run.runId, [point]);
+  const run = await tracker.startRun(name);
+  await run.logMetrics([point]);
   await disk.fill();
   const calls = [
-    () => tracker.logParams(run.runId, { text: 'x'.repeat(20_000) }),
-    () =>
-      tracker.logMetrics(
-        run.runId,
-        Array.from({ length: 200 }, (_, step) => ({ ...point, step })),
-      ),
-    () => tracker.logArtifact(run.runId, 'card.md', bytes),
-    () => tracker.setAlias('plants', 'champion', { version: 'v1', runId: run.runId }),
-    () => tracker.startRun({ ...run, runId: 'plants-v2' }),
+    () => run.logParams({ text: 'x'.repeat(20_000) }),
+    () => run.logMetrics(Array.from({ length: 200 }, (_, step) => ({ ...point, step }))),
+    () => run.logArtifact('card.md', bytes),
+    () => tracker.setAlias('plants', 'champion', { version: 'v1', runId: name.runId }),
+    () => tracker.startRun({ ...name, runId: 'plants-v2' }),
   ];
   for (const call of calls) await expect(call()).rejects.toMatchObject(trouble('tracking store'));
   await disk.empty();

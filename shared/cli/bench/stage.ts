@@ -32,7 +32,7 @@ export interface Photo {
 
 /** The bench has stores of its own: none of the surroundings may be measured, or filled with its data. */
 const settingsOfOthers =
-  /^(DATABASE_URL|OBJECTS_DIR|TRACKING_DIR|DANDELION_.*|HOST|PORT|K_.*|MODEL_.*|INGEST_.*|PREDICT_.*)$/;
+  /^(DATABASE_URL|OBJECTS_DIR|TRACKING_DIR|MLFLOW_.*|DANDELION_.*|HOST|PORT|K_.*|MODEL_.*|INGEST_.*|PREDICT_.*)$/;
 
 /**
  * Starts the platform on folders of the bench's own, and runs the pipeline unless the same photos and the same
