@@ -74,6 +74,35 @@ const verdict = z.object({
   champion: z.object({ version: modelVersion, metrics: metricsSummary }).nullable(),
 });
 
+/**
+ * What predict tells of one photo, or of a request that ended before it had one; never the photo itself.
+ * `outcome`: `refused` is the caller's fault (4xx), `failed` is ours (5xx).
+ */
+export const predictionRecord = z.object({
+  id: z.string().min(1).max(200),
+  time: z.iso.datetime({ offset: true }),
+  traceId: z.string().optional(),
+  /** `version` is null when no model was there to answer. */
+  model: z.object({ name: modelName, version: modelVersion.nullable() }),
+  /** Knative revision that answered. */
+  revision: z.string().nullable(),
+  outcome: z.enum(['answered', 'refused', 'failed']),
+  /** Of the problem; null for an answer. */
+  code: z.string().nullable(),
+  label: classLabel.nullable(),
+  /** Probabilities of the classes, the 20 likeliest at most. */
+  scores: z.record(classLabel, z.number().min(0).max(1)),
+  latencyMs: z.number().nonnegative(),
+  /** How many predictions this record stands for: 1 / sampling rate. */
+  weight: z.number().min(1),
+  /** Statistics of the decoded photo by name. */
+  input: z.record(z.string(), z.number()),
+  embedding: z.object({ digest: z.string() }).optional(),
+  /** Keyed hash of who asked. */
+  clientHash: z.string().optional(),
+});
+export type PredictionRecord = z.infer<typeof predictionRecord>;
+
 /** Data schema of every event type; the key is the CloudEvent `type`. */
 export const eventSchemas = {
   'dev.dandelion.retrain.requested.v1': z.object({
@@ -121,6 +150,8 @@ export const eventSchemas = {
     previous: modelVersion.nullable(),
     metrics: metricsSummary,
   }),
+  /** The prediction log, a batch a notice. */
+  'dev.dandelion.predictions.made.v1': z.object({ records: z.array(predictionRecord).min(1).max(1000) }),
   /** The answer to any event that carries a photo; data as predict answers over plain HTTP. */
   'dev.dandelion.prediction.made.v1': z.looseObject({ model: modelReference, latencyMs: z.number() }),
 } as const satisfies Record<string, z.ZodType>;

@@ -148,4 +148,32 @@ export const migrations: readonly Migration[] = [
       create index outbox_by_age on outbox (created_at);
     `,
   },
+  {
+    id: 6,
+    name: 'prediction log',
+    sql: `
+      create table predictions (
+        id text primary key,
+        made_at timestamptz not null,
+        stored_at timestamptz not null default now(),
+        model text not null,
+        -- Null when no model was there to answer.
+        version text,
+        revision text,
+        outcome text not null check (outcome in ('answered', 'refused', 'failed')),
+        code text,
+        label text,
+        scores jsonb not null,
+        latency_ms real not null,
+        -- How many predictions the row stands for.
+        weight real not null,
+        input jsonb not null,
+        embedding_digest text,
+        client_hash text,
+        trace_id text
+      );
+      create index predictions_by_version on predictions (model, version, made_at);
+      create index predictions_by_time on predictions (made_at);
+    `,
+  },
 ];

@@ -1,0 +1,36 @@
+import { readConfig } from '../../shared/config.ts';
+import { DandelionError } from '../../shared/errors.ts';
+import type { Event } from '../../shared/events.ts';
+import type { FunctionContext, FunctionEvent, InitContext } from '../../shared/function/types.ts';
+import { openDatabase } from '../../shared/stores/database.ts';
+import { monitorSettings } from './config.ts';
+import { createPredictionKeeper, type PredictionKeeper } from './prediction-records.ts';
+
+export const batch = true;
+
+let predictions: PredictionKeeper;
+
+export async function init({ env }: InitContext): Promise<void> {
+  const settings = readConfig(monitorSettings, env);
+  const db = await openDatabase(settings.DATABASE_URL);
+  predictions = createPredictionKeeper(db, settings);
+}
+
+/** Watches over what serves: keeps the prediction log. */
+export async function handler(event: FunctionEvent, context: FunctionContext): Promise<unknown> {
+  if (event.path !== '/') throw new DandelionError('not-found', `Nothing is at ${event.path}.`);
+  if (event.method !== 'POST') throw new DandelionError('method-not-allowed', 'POST events to /.');
+  return takeEvent(event.cloudEvent, context);
+}
+
+async function takeEvent(event: Event | undefined, context: FunctionContext): Promise<undefined> {
+  if (event?.type === 'dev.dandelion.predictions.made.v1') {
+    const stored = await predictions.keep(event);
+    context.log.debug({ 'event.id': event.id }, `${stored} predictions stored`);
+    return undefined;
+  }
+  throw new DandelionError(
+    'bad-event',
+    `Monitor takes dev.dandelion.predictions.made.v1, not ${event?.type ?? 'a request without a CloudEvent'}.`,
+  );
+}

@@ -1,0 +1,93 @@
+import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
+import type { PredictionRecord } from '../events.ts';
+import { countPredictions, purgePredictions, savePredictions } from './predictions.ts';
+import { type TestDatabase, testDatabase } from './testing.ts';
+
+let database: TestDatabase;
+let made = 0;
+
+beforeAll(async () => {
+  database = await testDatabase();
+});
+beforeEach(() => database.db`delete from predictions`);
+afterAll(() => database?.drop());
+
+const version = 'v0000000001';
+const canary = 'v0000000002';
+
+function record(fields: Partial<PredictionRecord> = {}): PredictionRecord {
+  made += 1;
+  return {
+    id: `record-${made}`,
+    time: new Date().toISOString(),
+    model: { name: 'plants', version },
+    revision: 'predict-1',
+    outcome: 'answered',
+    code: null,
+    label: 'grass',
+    scores: { dandelion: 0.2, grass: 0.8 },
+    latencyMs: 10,
+    weight: 1,
+    input: { brightness: 0.5 },
+    ...fields,
+  };
+}
+
+const failure = { outcome: 'failed', code: 'model-broken', label: null, scores: {} } as const;
+const anHourAgo = () => new Date(Date.now() - 3_600_000);
+
+describe('the prediction log', () => {
+  it('stores a record once, however often it is sent', async () => {
+    const records = [record(), record({ clientHash: 'c0ffee', traceId: 'a'.repeat(32) })];
+    expect(await savePredictions(database.db, records)).toBe(2);
+    expect(await savePredictions(database.db, [...records, record()])).toBe(1);
+    const [row] = await database.db`select * from predictions where client_hash is not null`;
+    expect(row).toMatchObject({ label: 'grass', scores: { grass: 0.8 }, input: { brightness: 0.5 } });
+  });
+
+  it('counts by version and revision since a time, bad input apart from faults of ours', async () => {
+    await savePredictions(database.db, [
+      record({ latencyMs: 10 }),
+      record({ latencyMs: 30 }),
+      record({ outcome: 'refused', code: 'not-an-image', latencyMs: 900 }),
+      record({ time: new Date(Date.now() - 7_200_000).toISOString() }),
+      record({ model: { name: 'plants', version: canary }, revision: 'predict-2', ...failure }),
+      record({ model: { name: 'plants', version: null }, revision: 'predict-3', ...failure }),
+      record({ model: { name: 'birds', version } }),
+    ]);
+    expect(await countPredictions(database.db, { model: 'plants', since: anHourAgo() })).toEqual([
+      { version, revision: 'predict-1', answered: 2, refused: 1, failed: 0, p50Ms: 20, p95Ms: 29 },
+      {
+        version: canary,
+        revision: 'predict-2',
+        answered: 0,
+        refused: 0,
+        failed: 1,
+        p50Ms: null,
+        p95Ms: null,
+      },
+      { version: null, revision: 'predict-3', answered: 0, refused: 0, failed: 1, p50Ms: null, p95Ms: null },
+    ]);
+    const one = await countPredictions(database.db, { model: 'plants', since: anHourAgo(), version: canary });
+    expect(one.map((counts) => counts.version)).toEqual([canary]);
+  });
+
+  it('makes up for sampling', async () => {
+    await savePredictions(database.db, [record({ weight: 10 }), record({ weight: 10 }), record(failure)]);
+    const [counts] = await countPredictions(database.db, { model: 'plants', since: anHourAgo() });
+    expect(counts).toMatchObject({ answered: 20, failed: 1 });
+  });
+
+  it('does not let a clock that is ahead keep a record in every window', async () => {
+    await savePredictions(database.db, [record({ time: new Date(Date.now() + 86_400_000).toISOString() })]);
+    const [row] = await database.db`select made_at <= now() as past from predictions`;
+    expect(row?.past).toBe(true);
+  });
+
+  it('forgets what is older than the retention', async () => {
+    const old = record({ time: new Date(Date.now() - 10_000).toISOString() });
+    await savePredictions(database.db, [old, record()]);
+    expect(await purgePredictions(database.db, 5000)).toBe(1);
+    expect(await database.db`select 1 from predictions`).toHaveLength(1);
+  });
+});

@@ -1,0 +1,82 @@
+import type { PredictionRecord } from '../events.ts';
+import type { Database } from './database.ts';
+import { query } from './outage.ts';
+import { asJson } from './step-records.ts';
+
+/** What one revision of predict did with one version of a model. Counts make up for sampling, and so may be broken. */
+export interface PredictionCounts {
+  /** Null: no model was there to answer. */
+  version: string | null;
+  /** Null where predict runs without Knative. */
+  revision: string | null;
+  answered: number;
+  /** Bad input (4xx): says nothing against the version. */
+  refused: number;
+  /** Our faults (5xx). */
+  failed: number;
+  /** Of answers; null when there is none. */
+  p50Ms: number | null;
+  p95Ms: number | null;
+}
+
+/** How far ahead a pod's clock may be; what is later counts as made now, or it would stay in every window. */
+const CLOCK_SKEW = '1 minute';
+
+/**
+ * Stores records of the prediction log; one that is there already changes nothing.
+ *
+ * @returns how many were new
+ * @throws DandelionError `database-unavailable`
+ */
+export async function savePredictions(db: Database, records: readonly PredictionRecord[]): Promise<number> {
+  const rows = records.map(({ model, embedding, ...record }) => ({
+    ...record,
+    model: model.name,
+    version: model.version,
+    embeddingDigest: embedding?.digest,
+  }));
+  const inserted = await query(
+    () => db`
+      insert into predictions (id, made_at, model, version, revision, outcome, code, label, scores, latency_ms,
+        weight, input, embedding_digest, client_hash, trace_id)
+      select id, case when time > now() + ${CLOCK_SKEW}::interval then now() else time end, model, version,
+        revision, outcome, code, label, scores, "latencyMs", weight, input, "embeddingDigest", "clientHash", "traceId"
+      from jsonb_to_recordset(${asJson(rows)}::text::jsonb) as record (id text, time timestamptz, model text,
+        version text, revision text, outcome text, code text, label text, scores jsonb, "latencyMs" real,
+        weight real, input jsonb, "embeddingDigest" text, "clientHash" text, "traceId" text)
+      on conflict (id) do nothing`,
+  );
+  return inserted.count;
+}
+
+/**
+ * Counts what was asked of a model since a time, by version and revision: what a canary is judged by. Records arrive
+ * some seconds after the answers they tell of.
+ *
+ * @throws DandelionError `database-unavailable`
+ */
+export function countPredictions(
+  db: Database,
+  filter: { model: string; since: Date; version?: string },
+): Promise<PredictionCounts[]> {
+  const ofVersion = filter.version === undefined ? db`true` : db`version = ${filter.version}`;
+  return query(
+    () => db<PredictionCounts[]>`
+      select version, revision,
+        coalesce(sum(weight) filter (where outcome = 'answered'), 0)::float8 as answered,
+        coalesce(sum(weight) filter (where outcome = 'refused'), 0)::float8 as refused,
+        coalesce(sum(weight) filter (where outcome = 'failed'), 0)::float8 as failed,
+        percentile_cont(0.5) within group (order by latency_ms) filter (where outcome = 'answered') as "p50Ms",
+        percentile_cont(0.95) within group (order by latency_ms) filter (where outcome = 'answered') as "p95Ms"
+      from predictions
+      where model = ${filter.model} and made_at >= ${filter.since} and ${ofVersion}
+      group by version, revision order by version, revision`,
+  );
+}
+
+/** Deletes records of predictions made longer ago than that; returns how many. */
+export async function purgePredictions(db: Database, olderThanMs: number): Promise<number> {
+  const age = db`${olderThanMs}::float8 * interval '1 millisecond'`;
+  const rows = await query(() => db`delete from predictions where made_at < now() - ${age}`);
+  return rows.count;
+}
