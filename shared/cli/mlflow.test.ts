@@ -138,7 +138,7 @@ describe.skipIf(url === '')('with a real MLflow', () => {
       MLFLOW_TRACKING_URI: '',
     });
     await expect.poll(started.output, { timeout: 90_000 }).toMatch(/drop a photo on the page/);
-    const own = /shown by MLflow at (http:\S+)/.exec(started.output())?.[1] ?? '';
+    const own = /shown by MLflow at (http:\S+)\/#/.exec(started.output())?.[1] ?? '';
     const tracker = openTracker({ MLFLOW_TRACKING_URI: own });
     expect(await tracker.searchRuns('own', {})).toHaveLength(1);
     expect(await tracker.searchRuns('tracked', {})).toHaveLength(1);

@@ -11,6 +11,7 @@ import { closeDatabases, type Database, openDatabase } from '../stores/database.
 import { openMlflowClient } from '../stores/mlflow-client.ts';
 import { type ObjectStore, openObjects } from '../stores/objects.ts';
 import { releaseEveryLease } from '../stores/steps.ts';
+import { mlflowPage } from '../stores/tracking-mlflow.ts';
 import { type Broker, createBroker } from './broker.ts';
 import { makeDataDir } from './data-folder.ts';
 import { startGateway } from './gateway.ts';
@@ -50,7 +51,7 @@ export interface Platform {
   database: Database;
   databaseUrl: string;
   objects: ObjectStore;
-  /** Where runs are tracked; undefined where that is a folder. */
+  /** MLflow's page of experiments; undefined where runs are tracked in a folder. */
   mlflowUrl: string | undefined;
   modelName: string;
   /** Where functions and platform write their logs. */
@@ -219,12 +220,12 @@ async function openMlflow(
     await client.check().catch((error: unknown) => {
       throw asConfiguration(error, 'Start that server, or correct MLFLOW_TRACKING_URI.');
     });
-    return { trackingUri: MLFLOW_TRACKING_URI, url: client.http.url };
+    return { trackingUri: MLFLOW_TRACKING_URI, url: mlflowPage(client.http.url, 'experiments') };
   }
   if (mlflow === undefined) return undefined;
   const server = await startMlflow({ dataDir: join(dataDir, 'mlflow'), logger, ...mlflow });
   closers.push(server.stop);
-  return { trackingUri: server.url, url: server.url };
+  return { trackingUri: server.url, url: mlflowPage(server.url, 'experiments') };
 }
 
 function platformLogger(logsDir: string, level: string): Logger {

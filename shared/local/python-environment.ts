@@ -60,12 +60,9 @@ export async function preparePython(options: EnvironmentOptions): Promise<string
 
 /** Where programs keep what they can make again. */
 function cacheFolder(): string {
-  const ofPlatform = isWindows
-    ? process.env.LOCALAPPDATA
-    : process.platform === 'darwin'
-      ? join(homedir(), 'Library/Caches')
-      : process.env.XDG_CACHE_HOME;
-  return join(ofPlatform || join(homedir(), '.cache'), 'dandelion');
+  const { XDG_CACHE_HOME, LOCALAPPDATA } = process.env;
+  const ofMac = process.platform === 'darwin' ? join(homedir(), 'Library/Caches') : undefined;
+  return join(XDG_CACHE_HOME || LOCALAPPDATA || ofMac || join(homedir(), '.cache'), 'dandelion');
 }
 
 function interpreterIn(environment: string): string {

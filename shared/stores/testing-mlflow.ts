@@ -2,6 +2,7 @@ import { randomBytes } from 'node:crypto';
 import { describe, expect, test } from 'vitest';
 import type { TrackingSettings } from '../config.ts';
 import { openMlflowClient } from './mlflow-client.ts';
+import { openLossyWay } from './testing-lossy.ts';
 import { testModel, testRun } from './testing-tracking.ts';
 import { openTracker } from './tracking.ts';
 
@@ -63,6 +64,39 @@ export function describeMlflow(settings: TrackingSettings & { MLFLOW_TRACKING_UR
       const late = cut.logMetrics([{ key: 'train/loss', value: 1, step: 0 }]);
       await expect(late).rejects.toMatchObject({ code: 'store-refused', message: /active/ });
     });
+  });
+
+  test('an answer that gets lost doubles nothing, whatever was asked for', async () => {
+    const name = testRun('lost');
+    const { experiment: model, runId } = name;
+    const way = await openLossyWay(client().http.url);
+    const lossy = openTracker({ ...settings, MLFLOW_TRACKING_URI: way.url });
+    const cut = await lossy.startRun(name);
+    await cut.logModel(testModel(model));
+    const run = await lossy.startRun(name);
+    await run.logParams({ seed: 1 });
+    await run.logMetrics([0, 1].map((step) => ({ key: 'train/loss', value: 1 / (step + 1), step })));
+    await run.logDataset({ name: model, digest: 'd1', images: 3, classes: { a: 3 }, splits: { test: 3 } });
+    await run.logModel(testModel(model));
+    await run.end('FINISHED');
+    await lossy.setAlias(model, 'candidate', { version: 'v1', runId });
+    await way.close();
+
+    expect(way.lost).toEqual(
+      expect.arrayContaining([
+        ...['POST experiments/create', 'POST runs/create', 'POST runs/log-batch', 'POST runs/log-inputs'],
+        ...['POST logged-models', 'POST runs/outputs', 'POST runs/delete', 'DELETE logged-models'],
+        ...['POST registered-models/create', 'POST model-versions/create', 'POST registered-models/alias'],
+      ]),
+    );
+    const [shown, ...others] = await runsOf(model);
+    expect([shown?.info.status, others]).toEqual(['FINISHED', []]);
+    expect(shown?.outputs.model_outputs).toHaveLength(1);
+    const { experiment_id: experiment, run_id: id } = shown?.info ?? { experiment_id: '', run_id: '' };
+    expect(await client().metricHistory(id, 'train/loss')).toHaveLength(2);
+    expect(await client().findModels(experiment, id)).toHaveLength(1);
+    expect(await client().findVersions(model, 'dandelion.version', 'v1')).toHaveLength(1);
+    expect(await tracker().readAlias(model, 'candidate')).toBe('v1');
   });
 
   describe('the silences of MLflow', () => {

@@ -75,6 +75,11 @@ export function openMlflowTracker(
   };
 }
 
+/** A page of MLflow's; without the word at the end it opens among the tools for language models. */
+export function mlflowPage(server: string, path: string): string {
+  return `${server}/#/${path}?workflowType=machine_learning`;
+}
+
 async function experimentOf(client: MlflowClient, name: string): Promise<string> {
   // Another process may create it in between.
   for (let round = 0; round < 2; round++) {
@@ -130,7 +135,7 @@ function trackedRun(client: MlflowClient, opened: MlflowRun): TrackedRun {
   const { run_id: runId, experiment_id: experiment, start_time: timestamp } = opened.info;
   const proxyPath = (path: string) => `${proxyRoot(opened.info.artifact_uri)}/${path}`;
   return {
-    url: `${client.http.url}/#/experiments/${experiment}/runs/${runId}`,
+    url: mlflowPage(client.http.url, `experiments/${experiment}/runs/${runId}`),
 
     logParams(params) {
       const texts = Object.entries(params).map(([key, value]) => [key, String(value)]);
