@@ -1,6 +1,7 @@
 import { type Problem, toProblem } from '../../shared/errors.ts';
 import { decodePhoto } from '../../shared/vision/decode.ts';
 import type { LoadedModel } from './models.ts';
+import type { NotedRequest } from './prediction-log.ts';
 
 /** The answer for one photo. */
 export interface Prediction {
@@ -13,9 +14,17 @@ export interface Prediction {
  *
  * @throws DandelionError what `decodePhoto` throws
  */
-export async function classifyPhoto(model: LoadedModel, bytes: Uint8Array): Promise<Prediction> {
+export async function classifyPhoto(
+  model: LoadedModel,
+  bytes: Uint8Array,
+  noted: NotedRequest,
+): Promise<Prediction> {
   const photo = await decodePhoto(bytes, { size: model.inputSize });
-  const scores = await model.classify(photo.pixels);
+  const scoring = model.classify(photo.pixels);
+  // While the engine works in its own threads.
+  const input = noted.measure(photo);
+  const scores = await scoring;
+  noted.answered(model.record, scores, input);
   const { classes } = model.record;
   const best = scores.indexOf(Math.max(...scores));
   return {
@@ -28,10 +37,14 @@ export async function classifyPhoto(model: LoadedModel, bytes: Uint8Array): Prom
 export function classifyPhotos(
   model: LoadedModel,
   photos: readonly Uint8Array[],
+  noted: NotedRequest,
 ): Promise<(Prediction | { problem: Problem })[]> {
   return Promise.all(
     photos.map((bytes) =>
-      classifyPhoto(model, bytes).catch((error: unknown) => ({ problem: toProblem(error) })),
+      classifyPhoto(model, bytes, noted).catch((error: unknown) => {
+        noted.ended(error, model.record.version);
+        return { problem: toProblem(error) };
+      }),
     ),
   );
 }

@@ -14,6 +14,16 @@ export const predictSettings = storeSettings.pick({ OBJECTS_DIR: true }).extend(
   PREDICT_MAX_PHOTOS: count(1).default(32),
   /** Lets a caller name a photo by URL. Off in production: it makes the server fetch for strangers. */
   PREDICT_ALLOW_URL: flag.default(false),
+  /** Share of answers and refusals that the prediction log tells of; faults of ours are told of always. 0: no log. */
+  PREDICTION_LOG_SAMPLE: z.coerce.number().min(0).max(1).default(1),
+  /** Secret key of the hash that stands for a client; without it records say nothing of clients. */
+  PREDICTION_LOG_SALT: z.string().min(16, 'use at least 16 characters').optional(),
+  /** Longest time a record waits for others. */
+  PREDICTION_LOG_FLUSH_MS: count(1).default(2000),
+  /** Set by Knative. */
+  K_REVISION: z.string().optional(),
+  /** Where the log goes; without it none is kept. */
+  K_SINK: z.string().optional(),
 });
 export type PredictSettings = z.infer<typeof predictSettings>;
 

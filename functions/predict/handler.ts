@@ -7,26 +7,47 @@ import { BODY_LIMIT_BYTES, type PredictSettings, predictSettings } from './confi
 import { type LoadedModel, type ModelRegistry, openModels } from './models.ts';
 import { answerInferenceProtocol } from './open-inference.ts';
 import { readPhotos } from './photos.ts';
+import { createPredictionLog, type NotedRequest, type PredictionLog } from './prediction-log.ts';
 
 export const open = true;
 export const bodyLimitBytes = BODY_LIMIT_BYTES;
 
 let settings: PredictSettings;
 let models: ModelRegistry;
+let predictionLog: PredictionLog;
 
-export async function init({ env, log }: InitContext): Promise<void> {
+/** Batches of the prediction log that wait for a sink; a few megabytes at most. */
+export const noticeBuffer = 50;
+
+export async function init({ env, log, emit }: InitContext): Promise<void> {
   settings = readConfig(predictSettings, env);
+  predictionLog = createPredictionLog(settings, emit);
   models = await openModels(openObjects(settings), settings, log);
 }
 
 export async function shutdown(): Promise<void> {
+  predictionLog.close();
   await models.close();
 }
 
 /** A photo comes in, its label goes out; `/v2` speaks the Open Inference Protocol. */
 export async function handler(event: FunctionEvent, context: FunctionContext): Promise<unknown> {
+  const noted = predictionLog.note(event, context.traceparent);
+  try {
+    return await answerRequest(event, context, noted);
+  } catch (error) {
+    noted.ended(error, models.servingVersion());
+    throw error;
+  }
+}
+
+async function answerRequest(
+  event: FunctionEvent,
+  context: FunctionContext,
+  noted: NotedRequest,
+): Promise<unknown> {
   if (event.path === '/v2' || event.path.startsWith('/v2/')) {
-    return answerInferenceProtocol(event, context, { models, settings });
+    return answerInferenceProtocol(event, context, { models, settings, noted });
   }
   if (event.path !== '/')
     throw new DandelionError('not-found', `Nothing is at ${event.path}; POST photos to /.`);
@@ -37,8 +58,8 @@ export async function handler(event: FunctionEvent, context: FunctionContext): P
   const { photos, many } = await readPhotos(event, settings, context.signal);
   const answer = await models.withModel(undefined, async (model) => {
     const predictions = many
-      ? { predictions: await classifyPhotos(model, photos) }
-      : await classifyOnly(model, photos);
+      ? { predictions: await classifyPhotos(model, photos, noted) }
+      : await classifyOnly(model, photos, noted);
     const { name, version } = model.record;
     return { ...predictions, model: { name, version }, latencyMs: roundedSince(startedAt) };
   });
@@ -46,10 +67,10 @@ export async function handler(event: FunctionEvent, context: FunctionContext): P
   return context.result('dev.dandelion.prediction.made.v1', answer, answer.model.version);
 }
 
-function classifyOnly(model: LoadedModel, photos: readonly Uint8Array[]) {
+function classifyOnly(model: LoadedModel, photos: readonly Uint8Array[], noted: NotedRequest) {
   const [photo] = photos;
   if (photo === undefined) throw new DandelionError('bad-request', 'The request has no photo.');
-  return classifyPhoto(model, photo);
+  return classifyPhoto(model, photo, noted);
 }
 
 /** What serves, for people and pages that ask without a photo. */

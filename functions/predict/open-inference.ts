@@ -4,6 +4,7 @@ import type { FunctionContext, FunctionEvent } from '../../shared/function/types
 import { classifyPhoto } from './classify.ts';
 import type { PredictSettings } from './config.ts';
 import type { LoadedModel, ModelRegistry } from './models.ts';
+import type { NotedRequest } from './prediction-log.ts';
 
 /** A tensor of the protocol; `data` may be nested or flat, row-major. */
 const inputTensor = z.object({
@@ -23,6 +24,7 @@ type InferRequest = z.infer<typeof inferRequest>;
 interface Server {
   models: ModelRegistry;
   settings: PredictSettings;
+  noted: NotedRequest;
 }
 
 const modelPath = /^\/v2\/models\/([^/]+)(?:\/versions\/([^/]+))?(\/ready|\/infer)?$/;
@@ -69,7 +71,7 @@ async function route(event: FunctionEvent, context: FunctionContext, server: Ser
   if (action === '/infer') {
     if (method !== 'POST')
       throw new DandelionError('method-not-allowed', `POST an inference request to ${path}.`);
-    return server.models.withModel(wanted, (model) => infer(model, event.body, server.settings));
+    return server.models.withModel(wanted, (model) => infer(model, event.body, server));
   }
   if (method !== 'GET') throw new DandelionError('method-not-allowed', `GET ${path}.`);
   return server.models.withModel(wanted, async ({ record, ...model }) =>
@@ -102,7 +104,7 @@ function describeModel({ record, engineName, inputSize }: LoadedModel) {
   };
 }
 
-async function infer(model: LoadedModel, body: unknown, settings: PredictSettings) {
+async function infer(model: LoadedModel, body: unknown, server: Server) {
   const parsed = inferRequest.safeParse(body);
   if (!parsed.success) {
     const faults = parsed.error.issues.map((issue) => `${issue.path.join('.') || 'body'}: ${issue.message}`);
@@ -112,7 +114,7 @@ async function infer(model: LoadedModel, body: unknown, settings: PredictSetting
     );
   }
   const request = parsed.data;
-  const scores = await classifyTensor(model, request, settings);
+  const scores = await classifyTensor(model, request, server);
   const { name, version, classes } = model.record;
   const best = scores.map((row) => classes[row.indexOf(Math.max(...row))] ?? '');
   const outputs = [
@@ -136,7 +138,7 @@ async function infer(model: LoadedModel, body: unknown, settings: PredictSetting
 async function classifyTensor(
   model: LoadedModel,
   request: InferRequest,
-  settings: PredictSettings,
+  { settings, noted }: Server,
 ): Promise<number[][]> {
   const [input] = request.inputs;
   const photos = input?.shape[0] ?? 0;
@@ -146,8 +148,8 @@ async function classifyTensor(
       `The tensor has ${photos} photos; ${settings.PREDICT_MAX_PHOTOS} is the most.`,
     );
   }
-  if (input?.datatype === 'BYTES') return classifyEncoded(model, input.data, photos);
-  if (input?.datatype === 'UINT8') return classifyPixels(model, input, photos);
+  if (input?.datatype === 'BYTES') return classifyEncoded(model, input.data, photos, noted);
+  if (input?.datatype === 'UINT8') return classifyPixels(model, input, photos, noted);
   throw new DandelionError(
     'bad-data',
     `Datatype ${input?.datatype ?? 'unknown'} is not taken; send BYTES or UINT8.`,
@@ -158,6 +160,7 @@ async function classifyEncoded(
   model: LoadedModel,
   data: readonly unknown[],
   photos: number,
+  noted: NotedRequest,
 ): Promise<number[][]> {
   const texts = z.array(z.base64()).length(photos).safeParse(data);
   if (!texts.success) {
@@ -167,7 +170,7 @@ async function classifyEncoded(
     );
   }
   const predictions = await Promise.all(
-    texts.data.map((text) => classifyPhoto(model, Buffer.from(text, 'base64'))),
+    texts.data.map((text) => classifyPhoto(model, Buffer.from(text, 'base64'), noted)),
   );
   // By name: an object keeps classes that are called by numbers in an order of its own.
   const { classes } = model.record;
@@ -178,6 +181,7 @@ async function classifyPixels(
   model: LoadedModel,
   input: InferRequest['inputs'][number],
   photos: number,
+  noted: NotedRequest,
 ): Promise<number[][]> {
   const size = model.inputSize;
   const shape = [photos, size, size, 3];
@@ -194,8 +198,13 @@ async function classifyPixels(
   }
   const pixels = Uint8Array.from(values, Number);
   const length = pixels.length / photos;
-  const rows = Array.from({ length: photos }, (_, photo) =>
-    model.classify(pixels.subarray(photo * length, (photo + 1) * length)),
-  );
-  return (await Promise.all(rows)).map((row) => [...row]);
+  const rows = Array.from({ length: photos }, async (_, photo) => {
+    const square = pixels.subarray(photo * length, (photo + 1) * length);
+    const scoring = model.classify(square);
+    const input = noted.measure({ pixels: square, size, width: size, height: size });
+    const scores = await scoring;
+    noted.answered(model.record, scores, input);
+    return [...scores];
+  });
+  return Promise.all(rows);
 }

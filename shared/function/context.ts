@@ -107,12 +107,25 @@ function createContext(invocation: Invocation, answer: Answer): FunctionContext 
 /** @throws DandelionError `bad-result` */
 function noticeEvent({ functionName, event, trace }: Invocation, notice: Notice, ordinal: number): Event {
   const input = event.cloudEvent;
+  const id = input === undefined ? randomUUID() : noticeIdOf(functionName, input.source, input.id, ordinal);
+  return createNotice(functionName, notice, { id, traceparent: trace.traceparent });
+}
+
+/**
+ * A notice as the event that goes to the sink.
+ *
+ * @throws DandelionError `bad-result` when it makes no valid CloudEvent
+ */
+export function createNotice(
+  functionName: string,
+  notice: Notice,
+  attributes: { id: string; traceparent?: string } = { id: randomUUID() },
+): Event {
   const made = {
     specversion: '1.0',
-    id: input === undefined ? randomUUID() : noticeIdOf(functionName, input.source, input.id, ordinal),
     source: sourceOf(functionName),
     time: new Date().toISOString(),
-    traceparent: trace.traceparent,
+    ...attributes,
     ...contentTypeOf(notice.data),
     ...notice,
   };

@@ -108,11 +108,12 @@ export function createOutboxSender(runtime: NoticeRuntime & { db: Database }): N
 }
 
 /**
- * Sends the notices of a function without a ledger from memory: `NOTICE_BUFFER` of them at most, of which the oldest
+ * Sends the notices of a function without a ledger from memory: a limited number of them, of which the oldest
  * fall away first, and each after ten tries. Lost ones are counted.
  */
-export function createNoticeBuffer(runtime: NoticeRuntime): NoticeBuffer {
+export function createNoticeBuffer(runtime: NoticeRuntime, functionLimit = 1000): NoticeBuffer {
   const { sink, settings, log, metrics } = runtime;
+  const limit = settings.NOTICE_BUFFER ?? functionLimit;
   let waiting: { event: Event; tries: number }[] = [];
   let sending = 0;
   let pausedUntil = Number.NEGATIVE_INFINITY;
@@ -122,7 +123,7 @@ export function createNoticeBuffer(runtime: NoticeRuntime): NoticeBuffer {
     if (count > 0) log.warn(`${count} notices were dropped: ${why}`);
   };
   const keepBounded = () => {
-    const surplus = waiting.length - settings.NOTICE_BUFFER;
+    const surplus = waiting.length - limit;
     if (surplus <= 0) return;
     waiting = waiting.slice(surplus);
     drop(surplus, 'the buffer is full');

@@ -7,6 +7,7 @@ import { settlesWithin } from './abort.ts';
 import { stepLimitMs } from './attempt.ts';
 import { callOf, logCall, sendProblem } from './call.ts';
 import { trackUnusedConnections } from './connections.ts';
+import { createNotice } from './context.ts';
 import { createCrossOrigin } from './cors.ts';
 import { createStepRunner } from './durable.ts';
 import { createLimits, type Slot } from './limits.ts';
@@ -20,7 +21,7 @@ import type { Runtime } from './runtime.ts';
 import { checkOrigin, checkToken, createRateLimit, securityHeaders } from './security.ts';
 import { isLoopback, readRuntimeSettings } from './settings.ts';
 import { createSink } from './sink.ts';
-import type { FunctionModule } from './types.ts';
+import type { FunctionModule, Notice } from './types.ts';
 
 const DEFAULT_BODY_LIMIT_BYTES = 1024 * 1024;
 /** How long answers may take to leave once work was cut off. */
@@ -73,9 +74,12 @@ export function createFunctionServer(
         app.server.closeAllConnections();
       }
       await runtime.steps?.flushNotices(AbortSignal.timeout(FLUSH_MS));
-      await runtime.notices.stop(AbortSignal.timeout(FLUSH_MS));
       runtime.limits.close();
-      await module.shutdown?.();
+      try {
+        await module.shutdown?.();
+      } finally {
+        await runtime.notices.stop(AbortSignal.timeout(FLUSH_MS));
+      }
     },
   };
 }
@@ -97,7 +101,7 @@ function createRuntime(
   const sink = createSink(settings);
   return {
     ...{ name, module, env, settings, log, limits, metrics, sink, stopping, cutOff },
-    notices: createNoticeBuffer({ name, settings, log, metrics, sink }),
+    notices: createNoticeBuffer({ name, settings, log, metrics, sink }, module.noticeBuffer),
     phase: 'starting',
     steps: undefined,
     cold: true,
@@ -132,7 +136,8 @@ async function initialise(runtime: Runtime): Promise<void> {
     const db = await openDatabase(settings.DATABASE_URL);
     runtime.steps = createStepRunner({ ...runtime, db });
   }
-  await module.init?.({ functionName: name, env, log: runtime.log });
+  const emit = (notice: Notice) => runtime.notices.add(createNotice(name, notice));
+  await module.init?.({ functionName: name, env, log: runtime.log, emit });
   if (runtime.phase !== 'starting') return;
   runtime.phase = 'ready';
   runtime.limits.watchEventLoop();

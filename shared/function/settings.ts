@@ -40,8 +40,8 @@ const schema = z.object({
   /** Where notices go, and what is to be set on each; Knative's SinkBinding sets both. */
   K_SINK: z.url({ protocol: /^https?$/ }).optional(),
   K_CE_OVERRIDES: ceOverrides.default({ extensions: {} }),
-  /** Notices that a function without a ledger keeps in memory while the sink does not take them. */
-  NOTICE_BUFFER: count(1).default(1000),
+  /** Notices kept in memory while the sink does not take them, instead of the function's own limit. */
+  NOTICE_BUFFER: count(1).optional(),
   /** How long SIGTERM waits for work before it is handed over. */
   GRACE_PERIOD_MS: count().default(25_000),
   LEASE_MS: count(100).default(30_000),

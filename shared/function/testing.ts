@@ -5,13 +5,13 @@ import type { Problem } from '../errors.ts';
 import type { Event } from '../events.ts';
 import type { StepProgress } from '../stores/steps.ts';
 import { mediaTypeOf, parseBody } from './cloudevents.ts';
-import { type Answer, emptyAnswer, invokeHandler, stepResult } from './context.ts';
+import { type Answer, createNotice, emptyAnswer, invokeHandler, stepResult } from './context.ts';
 import { createLogger, functionLogger } from './log.ts';
 import { type EncodedReply, encodeAnswer, encodeProblem } from './reply.ts';
 import { storedRequest } from './request.ts';
 import { createFunctionServer } from './server.ts';
 import { continueTrace, type Trace } from './trace.ts';
-import type { FunctionEvent, FunctionModule } from './types.ts';
+import type { FunctionEvent, FunctionModule, Notice } from './types.ts';
 
 export interface InvokeOptions {
   /** Sends a CloudEvent… */
@@ -52,7 +52,8 @@ export async function invoke(module: FunctionModule, options: InvokeOptions = {}
   const draft = emptyAnswer();
   const trace = continueTrace(options.event?.traceparent);
   const event = options.event === undefined ? plainRequest(options.request) : storedRequest(options.event);
-  await module.init?.({ functionName: name, env: options.env ?? {}, log });
+  const emit = (notice: Notice) => void notices.push(createNotice(name, notice));
+  await module.init?.({ functionName: name, env: options.env ?? {}, log, emit });
   try {
     const invocation = {
       ...{ functionName: name, event, trace, log, attempt: 1 },

@@ -62,6 +62,8 @@ export interface InitContext {
   readonly functionName: string;
   readonly env: Environment;
   readonly log: Logger;
+  /** Sends a notice that belongs to no request, from memory; works until `shutdown` has returned. */
+  emit(notice: Notice): void;
 }
 
 /** The whole surface of a function: what `functions/<name>/handler.ts` exports. */
@@ -71,7 +73,7 @@ export interface FunctionModule {
   init?(context: InitContext): void | Promise<void>;
   /** Asked by readiness probes once `init` is done. */
   ready?(): boolean | Promise<boolean>;
-  /** Runs after the last request was answered. */
+  /** Runs after the last request was answered; notices that it emits are still sent. */
   shutdown?(): void | Promise<void>;
   /** `true`: a pipeline step; each event is written to the ledger and worked once. */
   durable?: true;
@@ -80,6 +82,8 @@ export interface FunctionModule {
    * time, and the answer tells what became of each. Without it a batch is refused with 415.
    */
   batch?: true;
+  /** Notices kept in memory while the sink does not take them, unless NOTICE_BUFFER is set. Default 1000. */
+  noticeBuffer?: number;
   /** Largest body accepted; the runtime's default is 1 MiB. */
   bodyLimitBytes?: number;
   /** Requests worked at the same time; more are answered 503 with `Retry-After`. Default 64. */

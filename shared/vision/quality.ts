@@ -51,7 +51,7 @@ const limits = {
  * the default of 224 pixels.
  */
 export function assessPhoto(photo: DecodedPhoto): PhotoAssessment {
-  const statistics = measure(photo);
+  const statistics = measureStatistics(photo);
   return { flags: flagsOf(statistics), statistics };
 }
 
@@ -66,27 +66,40 @@ function flagsOf({ shortSide, contrast, brightness, sharpness }: ImageStatistics
   return flags;
 }
 
-function measure({ pixels, size, width, height }: DecodedPhoto): ImageStatistics {
-  const luma = new Float64Array(size * size);
+/**
+ * Measures a decoded photo.
+ *
+ * @param stride 1 looks at every pixel; `n` at every n-th of every n-th row, for an estimate at 1/n² of the cost
+ */
+export function measureStatistics(
+  { pixels, size, width, height }: Pick<DecodedPhoto, 'pixels' | 'size' | 'width' | 'height'>,
+  stride = 1,
+): ImageStatistics {
   const sums = { red: 0, green: 0, blue: 0, chroma: 0, luma: 0, lumaSquared: 0 };
-  for (let pixel = 0, at = 0; pixel < luma.length; pixel++, at += 3) {
-    const [red, green, blue] = [pixels[at] ?? 0, pixels[at + 1] ?? 0, pixels[at + 2] ?? 0];
-    const value = (299 * red + 587 * green + 114 * blue) / 1000;
-    luma[pixel] = value;
-    sums.red += red;
-    sums.green += green;
-    sums.blue += blue;
-    sums.chroma += Math.max(red, green, blue) - Math.min(red, green, blue);
-    sums.luma += value;
-    sums.lumaSquared += value * value;
+  let count = 0;
+  for (let y = 0; y < size; y += stride) {
+    for (let x = 0; x < size; x += stride) {
+      const at = (y * size + x) * 3;
+      const red = pixels[at] ?? 0;
+      const green = pixels[at + 1] ?? 0;
+      const blue = pixels[at + 2] ?? 0;
+      const value = luma(red, green, blue);
+      count += 1;
+      sums.red += red;
+      sums.green += green;
+      sums.blue += blue;
+      sums.chroma += Math.max(red, green, blue) - Math.min(red, green, blue);
+      sums.luma += value;
+      sums.lumaSquared += value * value;
+    }
   }
-  const mean = (sum: number) => sum / luma.length;
+  const mean = (sum: number) => sum / count;
   const variance = Math.max(0, mean(sums.lumaSquared) - mean(sums.luma) ** 2);
   return {
     brightness: mean(sums.luma) / 255,
     contrast: Math.sqrt(variance) / 255,
     saturation: mean(sums.chroma) / 255,
-    sharpness: laplacianVariance(luma, size),
+    sharpness: laplacianVariance(pixels, size, stride),
     meanRed: mean(sums.red) / 255,
     meanGreen: mean(sums.green) / 255,
     meanBlue: mean(sums.blue) / 255,
@@ -95,20 +108,27 @@ function measure({ pixels, size, width, height }: DecodedPhoto): ImageStatistics
   };
 }
 
+/** ITU-R BT.601, 0 to 255. */
+function luma(red: number, green: number, blue: number): number {
+  return (299 * red + 587 * green + 114 * blue) / 1000;
+}
+
 /** Variance of the four-neighbour Laplacian over the inside of a square image; 0 where there is no inside. */
-function laplacianVariance(luma: Float64Array, size: number): number {
-  const count = Math.max(0, size - 2) ** 2;
-  if (count === 0) return 0;
+function laplacianVariance(pixels: Uint8Array, size: number, stride: number): number {
+  const lumaAt = (at: number) => luma(pixels[at] ?? 0, pixels[at + 1] ?? 0, pixels[at + 2] ?? 0);
+  const row = size * 3;
+  let count = 0;
   let sum = 0;
   let squares = 0;
-  for (let y = 1; y < size - 1; y++) {
-    for (let at = y * size + 1; at < (y + 1) * size - 1; at++) {
-      const around =
-        (luma[at - size] ?? 0) + (luma[at + size] ?? 0) + (luma[at - 1] ?? 0) + (luma[at + 1] ?? 0);
-      const value = around - 4 * (luma[at] ?? 0);
+  for (let y = 1; y < size - 1; y += stride) {
+    for (let x = 1; x < size - 1; x += stride) {
+      const at = y * row + x * 3;
+      const around = lumaAt(at - row) + lumaAt(at + row) + lumaAt(at - 3) + lumaAt(at + 3);
+      const value = around - 4 * lumaAt(at);
+      count += 1;
       sum += value;
       squares += value * value;
     }
   }
-  return squares / count - (sum / count) ** 2;
+  return count === 0 ? 0 : squares / count - (sum / count) ** 2;
 }
