@@ -27,12 +27,32 @@ export const modelName = z
   .string()
   .regex(/^[a-z][a-z0-9-]{0,39}$/, 'use lower-case letters, digits and "-", starting with a letter');
 
+/** Where objects are: an S3 server when S3_ENDPOINT is set, else a folder. */
+export const objectSettings = z.object({
+  /** Folder of the file object store. */
+  OBJECTS_DIR: z.string().min(1).optional(),
+  /** MinIO, AWS or any other S3 server: `http://127.0.0.1:9000`, `https://s3.eu-central-1.amazonaws.com`. */
+  S3_ENDPOINT: z
+    .url({ protocol: /^https?$/, error: 'use the address of an S3 server, such as http://127.0.0.1:9000' })
+    .optional(),
+  S3_BUCKET: z
+    .string()
+    .regex(/^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$/, 'use 3 to 63 lower-case letters, digits, "-" and "."')
+    .default('dandelion'),
+  S3_REGION: z.string().default('us-east-1'),
+  /** The address that browsers and uploaders reach the same server by, where it differs; in presigned URLs. */
+  S3_PUBLIC_ENDPOINT: z.url({ protocol: /^https?$/ }).optional(),
+  /** Without the two, the AWS SDK looks where it always does: profile files, web identity, instance role. */
+  AWS_ACCESS_KEY_ID: z.string().optional(),
+  AWS_SECRET_ACCESS_KEY: z.string().optional(),
+  AWS_SESSION_TOKEN: z.string().optional(),
+});
+export type ObjectSettings = z.infer<typeof objectSettings>;
+
 /** Settings of every function that works on the stores. */
-export const storeSettings = z.object({
+export const storeSettings = objectSettings.extend({
   /** PostgreSQL: `postgres://user:password@host:port/database`. */
   DATABASE_URL: z.string().regex(/^postgres(ql)?:\/\//, 'use postgres://user:password@host:port/database'),
-  /** Folder of the file object store. */
-  OBJECTS_DIR: z.string().min(1),
   /** Folder of the file tracking store; used where no MLflow is named. */
   TRACKING_DIR: z.string().min(1).optional(),
   /** An MLflow server, with what is needed to enter: a name and password, or a token. */

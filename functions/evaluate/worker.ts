@@ -1,4 +1,4 @@
-import type { StoreSettings } from '../../shared/config.ts';
+import type { ObjectSettings } from '../../shared/config.ts';
 import { type JobTools, serveJobs } from '../../shared/function/compute-worker.ts';
 import type { DatasetImage } from '../../shared/stores/datasets.ts';
 import { readPhoto } from '../../shared/stores/images.ts';
@@ -10,7 +10,7 @@ import type { Score } from './gate.ts';
 import { type Answers, answerPhotos, type ScoreReport, scoreAnswers } from './score.ts';
 
 export interface ScoringRequest {
-  settings: Pick<StoreSettings, 'OBJECTS_DIR'>;
+  settings: ObjectSettings;
   name: string;
   version: string;
   images: DatasetImage[];

@@ -1,8 +1,8 @@
 import { z } from 'zod';
-import { count, flag, modelName, storeSettings } from '../../shared/config.ts';
+import { count, flag, modelName, objectSettings } from '../../shared/config.ts';
 import { modelVersion } from '../../shared/events.ts';
 
-export const predictSettings = storeSettings.pick({ OBJECTS_DIR: true }).extend({
+export const predictSettings = objectSettings.extend({
   MODEL_NAME: modelName.default('dandelion'),
   /** Serves this version for good. Unset: champion.json is followed. */
   MODEL_VERSION: modelVersion.optional(),

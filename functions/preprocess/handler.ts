@@ -13,6 +13,7 @@ import {
 } from '../../shared/stores/datasets.ts';
 import { missingFeatures, recordQuality, storeFeatures } from '../../shared/stores/features.ts';
 import { recordRejections } from '../../shared/stores/images.ts';
+import { openObjects } from '../../shared/stores/objects.ts';
 import { type PreprocessSettings, preprocessSettings } from './config.ts';
 import type { ExtractorSummary, PreprocessJobs } from './worker.ts';
 
@@ -28,6 +29,8 @@ let db: Database;
 
 export async function init({ env }: InitContext): Promise<void> {
   settings = readConfig(preprocessSettings, env);
+  // The worker opens it when there are photos; what is wrong with the settings is told now.
+  openObjects(settings);
   db = await openDatabase(settings.DATABASE_URL);
 }
 

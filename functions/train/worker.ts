@@ -1,4 +1,4 @@
-import type { StoreSettings } from '../../shared/config.ts';
+import type { ObjectSettings, StoreSettings } from '../../shared/config.ts';
 import { DandelionError } from '../../shared/errors.ts';
 import type { EventData, MetricsSummary } from '../../shared/events.ts';
 import { type JobTools, serveJobs } from '../../shared/function/compute-worker.ts';
@@ -11,7 +11,7 @@ import { evaluateClassifier } from '../../shared/vision/metrics.ts';
 import { buildServingGraph, type ServingGraph } from './serving-graph.ts';
 
 export interface TrainingRequest {
-  settings: Pick<StoreSettings, 'DATABASE_URL' | 'OBJECTS_DIR'>;
+  settings: ObjectSettings & Pick<StoreSettings, 'DATABASE_URL'>;
   stored: EventData<'dev.dandelion.features.stored.v1'>;
 }
 

@@ -1,11 +1,12 @@
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { z } from 'zod';
+import { objectSettings, readConfig } from '../config.ts';
 import { DandelionError, toDandelionError } from '../errors.ts';
 import { makeDataDir } from '../local/data-folder.ts';
 import { type Platform, startPlatform } from '../local/platform.ts';
 import { readChampion, readEvaluation, readModel } from '../stores/models.ts';
-import { type ObjectStore, openObjects } from '../stores/objects.ts';
+import { isStoreTrouble, type ObjectStore, openObjects } from '../stores/objects.ts';
 import { allowSources } from './allowed-sources.ts';
 import { predictOnce } from './first-prediction.ts';
 import { readOptions, reportPathIn, type StartOptions, usage } from './options.ts';
@@ -80,9 +81,8 @@ async function start(options: StartOptions, findings: Findings, stop: AbortSigna
   const { dataDir, model } = options;
   if (options.json !== undefined) await checkReportPath(options.json);
   await makeDataDir(dataDir);
-  const objects = openObjects({ OBJECTS_DIR: process.env.OBJECTS_DIR ?? join(dataDir, 'objects') });
-  const keepChampion =
-    options.source.kind === 'default' && (await readChampion(objects, model)) !== undefined;
+  const champion = await findChampion(dataDir, model);
+  const keepChampion = options.source.kind === 'default' && champion;
   const source = keepChampion ? undefined : await prepareSource(options.source, dataDir, say);
   stop.throwIfAborted();
   say('Starting the database and the gateway ...');
@@ -107,6 +107,19 @@ async function start(options: StartOptions, findings: Findings, stop: AbortSigna
     return 0;
   } finally {
     await platform.stop();
+  }
+}
+
+/** Whether a model serves already. Asked before anything is started, so that a wrong S3 setting is told at once. */
+async function findChampion(dataDir: string, model: string): Promise<boolean> {
+  const settings = { OBJECTS_DIR: join(dataDir, 'objects'), ...process.env };
+  const objects = openObjects(readConfig(objectSettings, settings));
+  try {
+    return (await readChampion(objects, model)) !== undefined;
+  } catch (thrown) {
+    if (!isStoreTrouble(thrown)) throw thrown;
+    // Whoever named the server can mend it; it is not waited for.
+    throw new DandelionError('bad-config', thrown.message, { cause: thrown });
   }
 }
 

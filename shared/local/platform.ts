@@ -3,7 +3,7 @@ import { createServer } from 'node:net';
 import { join, resolve } from 'node:path';
 import type { Logger } from 'pino';
 import { z } from 'zod';
-import { type Environment, modelName, readConfig, storeSettings } from '../config.ts';
+import { type Environment, modelName, objectSettings, readConfig, storeSettings } from '../config.ts';
 import { DandelionError, toDandelionError } from '../errors.ts';
 import { createLogger } from '../function/log.ts';
 import { isLoopback } from '../function/settings.ts';
@@ -79,7 +79,7 @@ const killAfterMs = 15_000;
 
 /**
  * Starts database, functions on demand, broker and gateway, and takes up what an earlier start left undone.
- * With DATABASE_URL set that server is used instead of the embedded one.
+ * With DATABASE_URL set that server is used instead of the embedded one, with S3_ENDPOINT that one instead of a folder.
  *
  * @throws DandelionError `bad-config` (folder in use, nothing built, settings), `port-in-use`, `database-unavailable`
  */
@@ -114,7 +114,7 @@ export async function startPlatform(options: PlatformOptions): Promise<Platform>
       ...{ ...grace, ...stores, ...env },
       ...{ DATABASE_URL: databaseUrl, MODEL_NAME: model, MLFLOW_TRACKING_URI: mlflow?.trackingUri },
     };
-    const objects = openObjects({ OBJECTS_DIR: functionEnv.OBJECTS_DIR ?? stores.OBJECTS_DIR });
+    const objects = openObjects(readConfig(objectSettings, functionEnv));
     const running = await startTraffic({
       ...options,
       dataDir,

@@ -12,7 +12,7 @@ import {
   readWeights,
   sha256,
 } from './backbone-sources.ts';
-import type { ObjectStore } from './objects.ts';
+import { isStoreTrouble, type ObjectStore } from './objects.ts';
 
 /** A feature extractor as an ONNX graph (see `graphNames` in vision/backbone.ts). */
 export interface Backbone {
@@ -80,7 +80,7 @@ export async function readBackbone(objects: ObjectStore, id: string): Promise<Ba
  *
  * @param source.uri the operator's address; without it the pinned weights are used
  * @returns undefined when none can be had; the log says why
- * @throws only what the signal was aborted with and `store-unavailable`
+ * @throws only what the signal was aborted with and trouble with the object store as a whole
  */
 export async function loadBackbone(
   objects: ObjectStore,
@@ -113,7 +113,7 @@ async function attempt(
     return await work();
   } catch (err) {
     signal?.throwIfAborted();
-    if (err instanceof DandelionError && err.code === 'store-unavailable') throw err;
+    if (isStoreTrouble(err)) throw err;
     log.warn({ err }, `${failure}: ${err instanceof Error ? err.message : String(err)}`);
     return undefined;
   }

@@ -1,162 +1,126 @@
-import { createHash, randomBytes } from 'node:crypto';
-import { mkdir, readdir, readFile, rename, rm, stat, writeFile } from 'node:fs/promises';
-import { dirname, join, relative, resolve, sep } from 'node:path';
-import { DandelionError } from '../errors.ts';
-import { lockFile } from './file-lock.ts';
+import { resolve } from 'node:path';
+import type { Readable } from 'node:stream';
+import type { ObjectSettings } from '../config.ts';
+import { DandelionError, type ErrorCode } from '../errors.ts';
+import { openFolder } from './objects-folder.ts';
 
 /** Bytes under keys; the truth of photos, backbones and models. */
 export interface ObjectStore {
+  /** Where it is, for people: the folder, or bucket and server. */
+  readonly place: string;
+  /** Its name in `s3://{bucket}/{key}`. */
+  readonly bucket: string;
   /** Writes an object whole or not at all. `digest` is the hex SHA-256 of the bytes. */
   put(key: string, bytes: Uint8Array): Promise<{ digest: string }>;
-  /** @throws DandelionError `object-missing` */
+  /** As `put`, in a bounded amount of memory. A source that fails, or a signal that aborts, leaves no object. */
+  putStream(
+    key: string,
+    source: AsyncIterable<Uint8Array>,
+    options?: { signal?: AbortSignal },
+  ): Promise<{ digest: string; sizeBytes: number }>;
+  /** @throws DandelionError `object-missing`, `object-corrupt` where the store itself knows a checksum that differs */
   get(key: string): Promise<{ bytes: Buffer; etag: string }>;
+  /**
+   * The bytes as they come, to be read to the end or destroyed. Trouble on the way is the stream's error.
+   *
+   * @throws DandelionError `object-missing`
+   */
+  getStream(key: string): Promise<Readable>;
   head(key: string): Promise<{ sizeBytes: number } | undefined>;
+  /** Every object whose key starts so. */
   list(prefix: string): AsyncIterable<{ key: string; sizeBytes: number }>;
   delete(key: string): Promise<void>;
   /**
    * Writes only if the object still has this etag (`null`: only if there is none yet), as S3's `If-Match` and
-   * `If-None-Match`. `won` is false when someone else was first; then `etag` is theirs.
+   * `If-None-Match`. `won` is false when someone else was first; then `etag` is theirs. Bytes that stand there already
+   * count as won: a write may have been repeated on its way.
    */
   putIf(
     key: string,
     bytes: Uint8Array,
     condition: { etag: string | null },
   ): Promise<{ won: boolean; etag: string | undefined }>;
+  /**
+   * An address to which anyone who has it may PUT this object, of exactly this size, until it expires.
+   *
+   * @throws DandelionError `uploads-unsupported` where the store has no server of its own
+   */
+  presignPut(key: string, options: { sizeBytes: number; expiresMs: number }): Promise<PresignedPut>;
 }
 
-const keyPattern = /^[A-Za-z0-9][A-Za-z0-9._-]*(\/[A-Za-z0-9][A-Za-z0-9._-]*)*$/;
-
-/** Opens the object store that the settings name. */
-export function openObjects(settings: { OBJECTS_DIR: string }): ObjectStore {
-  return openFolder(resolve(settings.OBJECTS_DIR));
+/** What an uploader needs to know. */
+export interface PresignedPut {
+  url: string;
+  method: 'PUT';
+  /** To be sent as they are. */
+  headers: Record<string, string>;
+  /** ISO 8601, UTC. */
+  expiresAt: string;
 }
 
-/** An etag that changes with every content, as S3's does for objects put in one piece. */
-function etagOf(bytes: Uint8Array): string {
-  return createHash('md5').update(bytes).digest('hex');
+/** What can be wrong with an object store as a whole; none of it is the object's or the caller's fault. */
+const storeTroubles = new Set<ErrorCode>([
+  'store-unavailable',
+  'store-forbidden',
+  'store-full',
+  'bucket-missing',
+  'clock-skewed',
+  'certificate-invalid',
+]);
+
+/** True for trouble with an object store as a whole: what was asked for may well be there. */
+export function isStoreTrouble(error: unknown): error is DandelionError {
+  return error instanceof DandelionError && storeTroubles.has(error.code);
 }
 
-function openFolder(root: string): ObjectStore {
-  const pathOf = (key: string): string => {
-    if (!keyPattern.test(key)) throw new DandelionError('bad-request', `"${key}" is not an object key.`);
-    return join(root, key);
-  };
+/**
+ * Opens the object store that the settings name: S3 when S3_ENDPOINT is set, else the folder OBJECTS_DIR. Nothing is
+ * asked of a server before the first use.
+ *
+ * @throws DandelionError `bad-config` when neither is set, or only one half of the credentials
+ */
+export function openObjects(settings: Partial<ObjectSettings>): ObjectStore {
+  const { S3_ENDPOINT, OBJECTS_DIR, S3_BUCKET: bucket = 'dandelion' } = settings;
+  if (S3_ENDPOINT !== undefined) return openServer({ ...settings, S3_ENDPOINT, S3_BUCKET: bucket });
+  if (OBJECTS_DIR !== undefined) return openFolder(resolve(OBJECTS_DIR), bucket);
+  throw new DandelionError(
+    'bad-config',
+    'Nothing says where objects are kept: set S3_ENDPOINT (with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY) for an S3 server, or OBJECTS_DIR for a folder.',
+  );
+}
 
-  const read = async (key: string): Promise<Buffer | undefined> => {
-    try {
-      return await readFile(pathOf(key));
-    } catch (error) {
-      if (hasErrno(error, 'ENOENT')) return undefined;
-      throw storeTrouble(root, error);
-    }
+function openServer(
+  settings: Partial<ObjectSettings> & { S3_ENDPOINT: string; S3_BUCKET: string },
+): ObjectStore {
+  const { S3_ENDPOINT, S3_BUCKET: bucket, AWS_ACCESS_KEY_ID: id, AWS_SECRET_ACCESS_KEY: secret } = settings;
+  if ((id === undefined) !== (secret === undefined)) {
+    const missing = id === undefined ? 'AWS_ACCESS_KEY_ID' : 'AWS_SECRET_ACCESS_KEY';
+    throw new DandelionError(
+      'bad-config',
+      `${missing} is not set, but its other half is: set both or neither.`,
+    );
+  }
+  // Loaded when it is used: a function on a folder does not pay for the client.
+  let opened: Promise<ObjectStore> | undefined;
+  const store = () => {
+    opened ??= import('./objects-s3.ts').then(({ openS3 }) =>
+      openS3({ S3_REGION: 'us-east-1', ...settings }),
+    );
+    return opened;
   };
-
-  const currentEtag = async (key: string): Promise<string | undefined> => {
-    const bytes = await read(key);
-    return bytes === undefined ? undefined : etagOf(bytes);
-  };
-
-  let swept: Promise<void> | undefined;
-  const write = async (key: string, bytes: Uint8Array): Promise<void> => {
-    const path = pathOf(key);
-    swept ??= sweepDrafts(root);
-    await swept;
-    await writeWhole(root, path, bytes);
-  };
-
   return {
-    async put(key, bytes) {
-      await write(key, bytes);
-      return { digest: createHash('sha256').update(bytes).digest('hex') };
-    },
-
-    async get(key) {
-      const bytes = await read(key);
-      if (bytes === undefined)
-        throw new DandelionError('object-missing', `The object store has no "${key}".`);
-      return { bytes, etag: etagOf(bytes) };
-    },
-
-    async head(key) {
-      const found = await stat(pathOf(key)).catch(() => undefined);
-      return found === undefined ? undefined : { sizeBytes: found.size };
-    },
-
+    place: `the bucket ${bucket} at ${S3_ENDPOINT}`,
+    bucket,
+    put: async (...given) => (await store()).put(...given),
+    putStream: async (...given) => (await store()).putStream(...given),
+    get: async (...given) => (await store()).get(...given),
+    getStream: async (...given) => (await store()).getStream(...given),
+    head: async (...given) => (await store()).head(...given),
     async *list(prefix) {
-      for await (const path of walk(root)) {
-        const key = relative(root, path).split(sep).join('/');
-        if (!key.startsWith(prefix)) continue;
-        const { size } = await stat(path);
-        yield { key, sizeBytes: size };
-      }
+      yield* (await store()).list(prefix);
     },
-
-    async delete(key) {
-      await rm(pathOf(key), { force: true });
-    },
-
-    async putIf(key, bytes, condition) {
-      pathOf(key);
-      const release = await lockFile(join(root, '.locks', key.replaceAll('/', '~'))).catch(
-        (error: unknown) => {
-          throw storeTrouble(root, error);
-        },
-      );
-      try {
-        const etag = await currentEtag(key);
-        if (etag !== (condition.etag ?? undefined)) return { won: false, etag };
-        await write(key, bytes);
-        return { won: true, etag: etagOf(bytes) };
-      } finally {
-        await release();
-      }
-    },
+    delete: async (...given) => (await store()).delete(...given),
+    putIf: async (...given) => (await store()).putIf(...given),
+    presignPut: async (...given) => (await store()).presignPut(...given),
   };
-}
-
-/** No write takes this long: its process was killed. */
-const DRAFT_LEFT_AFTER_MS = 3_600_000;
-
-/** Removes what killed processes left half written. */
-async function sweepDrafts(root: string): Promise<void> {
-  const drafts = join(root, '.drafts');
-  for (const name of await readdir(drafts).catch(() => [])) {
-    const path = join(drafts, name);
-    const found = await stat(path).catch(() => undefined);
-    const isLeft = found !== undefined && Date.now() - found.mtimeMs > DRAFT_LEFT_AFTER_MS;
-    if (isLeft) await rm(path, { force: true }).catch(() => {});
-  }
-}
-
-/** A reader sees the old bytes or the new ones: the draft is renamed into place when it is complete. */
-async function writeWhole(root: string, path: string, bytes: Uint8Array): Promise<void> {
-  const drafts = join(root, '.drafts');
-  const draft = join(drafts, randomBytes(12).toString('hex'));
-  try {
-    await Promise.all([mkdir(drafts, { recursive: true }), mkdir(dirname(path), { recursive: true })]);
-    await writeFile(draft, bytes);
-    await rename(draft, path);
-  } catch (error) {
-    await rm(draft, { force: true }).catch(() => {});
-    throw storeTrouble(root, error);
-  }
-}
-
-async function* walk(directory: string): AsyncIterable<string> {
-  const entries = await readdir(directory, { withFileTypes: true }).catch(() => []);
-  for (const entry of entries.sort((a, b) => (a.name < b.name ? -1 : 1))) {
-    if (entry.name.startsWith('.')) continue;
-    const path = join(directory, entry.name);
-    if (entry.isDirectory()) yield* walk(path);
-    else yield path;
-  }
-}
-
-function hasErrno(error: unknown, code: string): boolean {
-  return error instanceof Error && 'code' in error && error.code === code;
-}
-
-function storeTrouble(where: string, cause: unknown): DandelionError {
-  const why = cause instanceof Error ? cause.message : String(cause);
-  return new DandelionError('store-unavailable', `The object store at ${where} failed: ${why}.`, { cause });
 }
