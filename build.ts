@@ -8,7 +8,7 @@ import { createHash } from 'node:crypto';
 import { existsSync } from 'node:fs';
 import { cp, link, mkdir, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
 import { basename, dirname, join, relative } from 'node:path';
-import { build, type Metafile } from 'esbuild';
+import { build, type Metafile, type Plugin } from 'esbuild';
 
 const root = import.meta.dirname;
 const dist = join(root, 'dist');
@@ -29,6 +29,22 @@ const nativePackages: Record<string, { skip?: (path: string) => boolean; without
 
 /** Found by dynamic import where someone installed it; never required, so never in a bundle. */
 const optionalPackages = ['@tensorflow/tfjs-node'];
+
+/**
+ * The AWS SDK names CommonJS files first, of which all commands of S3 would go into a bundle. Its ES modules leave out
+ * what nobody imports: a third of the time to load them.
+ */
+const shakableAws: Plugin = {
+  name: 'shakable-aws',
+  setup({ onResolve, resolve }) {
+    onResolve({ filter: /^@(aws-sdk|smithy)\// }, async ({ path, pluginData, ...place }) => {
+      if (pluginData === shakableAws) return undefined;
+      const found = await resolve(path, { ...place, pluginData: shakableAws });
+      const shakable = found.path.replace('/dist-cjs/', '/dist-es/');
+      return existsSync(shakable) ? { ...found, path: shakable } : found;
+    });
+  },
+};
 
 interface PackageManifest {
   name: string;
@@ -113,8 +129,13 @@ async function bundle(folder: string, name: string, contents: string): Promise<M
       sourcefile: `${basename(folder).split('.')[1]}.${name}.ts`,
       loader: 'ts',
     },
-    outfile: join(folder, `${name}.mjs`),
+    outdir: folder,
+    entryNames: name,
+    chunkNames: `${name}-[name]-[hash]`,
+    outExtension: { '.js': '.mjs' },
     bundle: true,
+    // What is imported on demand only is a file of its own: a start reads no more than it needs.
+    splitting: true,
     platform: 'node',
     target: 'node24',
     format: 'esm',
@@ -124,6 +145,7 @@ async function bundle(folder: string, name: string, contents: string): Promise<M
     sourcesContent: false,
     metafile: true,
     logLevel: 'warning',
+    plugins: [shakableAws],
     external: [...Object.keys(nativePackages), ...optionalPackages],
     define: {
       'process.env.PRODUCT_VERSION': JSON.stringify(productVersion),

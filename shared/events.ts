@@ -23,10 +23,10 @@ export type Rejection = z.infer<typeof rejection>;
 export const modelVersion = z.string().regex(/^v[0-9a-f]{10}$/);
 const modelReference = z.object({ name: modelName, version: modelVersion });
 
-/** Where photos come from. `uri` is an `http(s)://` or `file://` address. */
+/** Where photos come from. `uri` is an `http(s)://` or `file://` address, or `s3://` in the object store's own bucket. */
 export const imageSource = z.object({
   kind: z.enum(['manifest', 'folder', 'archive']),
-  uri: z.url({ protocol: /^(https?|file)$/ }),
+  uri: z.url({ protocol: /^(https?|file|s3)$/ }),
 });
 export type ImageSource = z.infer<typeof imageSource>;
 
@@ -112,6 +112,8 @@ export const eventSchemas = {
     seed: z.number().int().nonnegative().default(1),
     reason: z.string().optional(),
   }),
+  /** Photos appear in a folder of the object store, one after the other; ingest waits for the last of the burst. */
+  'dev.dandelion.photos.added.v1': z.object({ model: modelName, source: imageSource, burst: z.string() }),
   'dev.dandelion.images.ingested.v1': z.object({
     model: modelName,
     ingestion: z.string(),

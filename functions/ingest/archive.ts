@@ -2,6 +2,7 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { saveOutside } from '../../shared/stores/outside.ts';
+import { isBucketAddress, saveObject } from './bucket.ts';
 import { isWebAddress, withTries } from './download.ts';
 import {
   aboutSource,
@@ -125,11 +126,9 @@ async function readHead(path: string): Promise<string> {
 }
 
 /** The archive as a file of this machine, downloaded where it is not. */
-async function obtain(
-  uri: string,
-  { settings, signal }: SourceAccess,
-): Promise<{ path: string; remove(): Promise<void> }> {
-  if (!isWebAddress(uri)) {
+async function obtain(uri: string, access: SourceAccess): Promise<{ path: string; remove(): Promise<void> }> {
+  const { settings, signal } = access;
+  if (!isWebAddress(uri) && !isBucketAddress(uri)) {
     const path = await resolveBeneath(pathOfFileUrl(uri), settings.INGEST_FILE_ROOTS);
     return { path, remove: async () => {} };
   }
@@ -137,6 +136,10 @@ async function obtain(
   const remove = () => rm(directory, { recursive: true, force: true });
   const path = join(directory, 'archive');
   try {
+    if (isBucketAddress(uri)) {
+      await saveObject(uri, path, settings.INGEST_MAX_ARCHIVE_BYTES, access);
+      return { path, remove };
+    }
     const options = {
       allowedHosts: settings.INGEST_ALLOWED_HOSTS,
       timeoutMs: settings.INGEST_SOURCE_TIMEOUT_MS,

@@ -1,5 +1,5 @@
-import type { z } from 'zod';
-import { count, list, storeSettings } from '../../shared/config.ts';
+import { z } from 'zod';
+import { count, list, modelName, storeSettings } from '../../shared/config.ts';
 import { nearDuplicateDistance } from '../../shared/vision/similarity.ts';
 
 const MEBIBYTE = 1024 * 1024;
@@ -33,6 +33,16 @@ export const ingestSettings = storeSettings.extend({
   INGEST_NEAR_DUPLICATE_DISTANCE: count(0).default(nearDuplicateDistance),
   /** Folders that `file://` sources may read; none by default. */
   INGEST_FILE_ROOTS: list.default([]),
+  /** Photos that appear under `incoming/` of the object store train this model. */
+  MODEL_NAME: modelName.default('dandelion'),
+  /** Such photos are waited for until none has come for so long ... */
+  INGEST_QUIET_MS: count(0).default(10_000),
+  /** ... and no longer than this after the first. */
+  INGEST_LONGEST_BURST_MS: count(0).default(300_000),
+  /** How long an upload address holds. */
+  INGEST_UPLOAD_EXPIRES_MS: count(1000).default(3_600_000),
+  /** The runtime's: where the request to train goes. */
+  K_SINK: z.string().optional(),
   /** Hosts (`name` or `name:port`) that may be fetched from although their address is private. */
   INGEST_ALLOWED_HOSTS: list.default([]),
 });

@@ -1,4 +1,5 @@
 import { DandelionError, type ErrorCode } from '../../shared/errors.ts';
+import type { ObjectStore } from '../../shared/stores/objects.ts';
 import type { IngestSettings } from './config.ts';
 
 /** A labelled photo that can be read. */
@@ -33,6 +34,7 @@ export interface OpenSource {
 /** What reading a source may use. */
 export interface SourceAccess {
   settings: IngestSettings;
+  objects: ObjectStore;
   signal: AbortSignal;
 }
 

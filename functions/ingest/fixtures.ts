@@ -4,6 +4,7 @@ import type { AddressInfo } from 'node:net';
 import { crc32, deflateRawSync } from 'node:zlib';
 import { pack } from 'tar-stream';
 import { readConfig } from '../../shared/config.ts';
+import { openObjects } from '../../shared/stores/objects.ts';
 import { ingestSettings } from './config.ts';
 import type { SourceAccess } from './entries.ts';
 import { openSource } from './source.ts';
@@ -72,7 +73,8 @@ export function accessWith(
   signal = new AbortController().signal,
 ): SourceAccess {
   const stores = { DATABASE_URL: 'postgres://none', OBJECTS_DIR: 'none', TRACKING_DIR: 'none' };
-  return { settings: readConfig(ingestSettings, { ...stores, ...settings }), signal };
+  const read = readConfig(ingestSettings, { ...stores, ...settings });
+  return { settings: read, objects: openObjects(read), signal };
 }
 
 /** Everything in a source: photos with their bytes read, and faults. */

@@ -1,6 +1,7 @@
 import { readdir, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { DandelionError } from '../../shared/errors.ts';
+import { isBucketAddress, openBucketFolder } from './bucket.ts';
 import type { FaultyEntry, OpenSource, SourceAccess, SourceEntry } from './entries.ts';
 import { entryAt, findLayout, isIgnored } from './layout.ts';
 import { isBeneath, pathOfFileUrl, readFileCapped, resolveBeneath } from './local-files.ts';
@@ -10,8 +11,13 @@ import { isBeneath, pathOfFileUrl, readFileCapped, resolveBeneath } from './loca
  *
  * @throws DandelionError `bad-folder` when it is none, `forbidden` outside INGEST_FILE_ROOTS
  */
-export async function openFolder(uri: string, { settings, signal }: SourceAccess): Promise<OpenSource> {
-  if (!/^file:/i.test(uri)) throw badFolder(`${uri} is no folder of this machine; use file:// and its path.`);
+export async function openFolder(uri: string, access: SourceAccess): Promise<OpenSource> {
+  const { settings, signal } = access;
+  if (isBucketAddress(uri)) return openBucketFolder(uri, access);
+  if (!/^file:/i.test(uri))
+    throw badFolder(
+      `${uri} is no folder of this machine; use file:// and its path, or s3:// and its place in the bucket.`,
+    );
   const root = await resolveBeneath(pathOfFileUrl(uri), settings.INGEST_FILE_ROOTS).catch(asBadFolder);
   const found = await stat(root);
   if (!found.isDirectory()) throw badFolder(`${root} is not a folder.`);

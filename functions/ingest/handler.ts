@@ -1,15 +1,22 @@
 import { readConfig } from '../../shared/config.ts';
 import { DandelionError } from '../../shared/errors.ts';
 import { parseEventData, runIdOf } from '../../shared/events.ts';
-import type { FunctionContext, FunctionEvent, InitContext } from '../../shared/function/types.ts';
+import type {
+  FunctionContext,
+  FunctionEvent,
+  FunctionModule,
+  InitContext,
+} from '../../shared/function/types.ts';
 import { closeDatabases, openDatabase } from '../../shared/stores/database.ts';
 import { beginIngestion, finishIngestion, type Ingestion } from '../../shared/stores/images.ts';
 import { openObjects } from '../../shared/stores/objects.ts';
+import { noteAddedPhotos, requestOnceQuiet } from './added-photos.ts';
 import { type Collected, type CollectOptions, collectPhotos } from './collect.ts';
 import { ingestSettings } from './config.ts';
 import type { IngestStores } from './photo-store.ts';
 import { groupPhotos, requireEnough, settleLabels, summarise } from './settle.ts';
 import { openSource } from './source.ts';
+import { grantUploads } from './uploads.ts';
 
 /** A pipeline step: each event is worked once, and a later attempt goes on where the last one stopped. */
 export const durable = true;
@@ -28,14 +35,23 @@ export async function shutdown(): Promise<void> {
   await closeDatabases();
 }
 
+/** What is no event: notifications of the bucket, and requests to upload into it. */
+export const routes: FunctionModule['routes'] = {
+  '/hooks/s3': (event, context) => noteAddedPhotos(event, context, openStores()),
+  '/uploads': (event) => grantUploads(event, openStores()),
+};
+
 /**
  * Turns a source of labelled photos into stored, checked and grouped ones: `retrain.requested` in,
- * `images.ingested` out.
+ * `images.ingested` out. Of photos that are being added to the bucket it awaits the last, and asks for a training.
  *
  * @throws DandelionError `bad-event`, `bad-data`, what {@link openSource} throws about the source as a whole, and
  *   `no-images`, `too-few-classes`, `too-few-images`
  */
 export async function handler(event: FunctionEvent, context: FunctionContext): Promise<unknown> {
+  if (event.cloudEvent?.type === 'dev.dandelion.photos.added.v1') {
+    return requestOnceQuiet(event, context, openStores());
+  }
   const request = parseEventData(event.cloudEvent, 'dev.dandelion.retrain.requested.v1');
   const { db, settings, objects } = openStores();
   const ingestion: Ingestion = {
@@ -81,7 +97,8 @@ async function collect(
   const failed = new AbortController();
   const signal = AbortSignal.any([context.signal, failed.signal]);
   context.progress(0, 0, `opening the ${run.ingestion.source.kind}`);
-  const source = await openSource(run.ingestion.source, { settings: run.settings, signal });
+  const { settings, objects } = run;
+  const source = await openSource(run.ingestion.source, { settings, objects, signal });
   try {
     return await collectPhotos(source, {
       ...run,

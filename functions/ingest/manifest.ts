@@ -1,4 +1,5 @@
 import { dirname, resolve } from 'node:path';
+import { isBucketAddress, readObject } from './bucket.ts';
 import { downloadManifest, downloadPhoto, isWebAddress } from './download.ts';
 import { aboutSource, type OpenSource, type SourceAccess, type SourceEntry } from './entries.ts';
 import { pathOfFileUrl, readFileCapped, resolveBeneath } from './local-files.ts';
@@ -10,11 +11,10 @@ import { type ManifestRow, parseManifest } from './manifest-csv.ts';
  * @throws DandelionError `bad-manifest`, `forbidden`, or what downloading it throws
  */
 export async function openManifest(uri: string, access: SourceAccess): Promise<OpenSource> {
-  const manifest = await (isWebAddress(uri) ? fromWeb(uri, access) : fromFile(uri, access)).catch(
-    (error: unknown) => {
-      throw aboutSource(error, `The manifest ${uri} cannot be read`);
-    },
-  );
+  const from = isWebAddress(uri) ? fromWeb : isBucketAddress(uri) ? fromBucket : fromFile;
+  const manifest = await from(uri, access).catch((error: unknown) => {
+    throw aboutSource(error, `The manifest ${uri} cannot be read`);
+  });
   const { rows, faults } = parseManifest(manifest.bytes);
   return {
     total: rows.length + faults.length,
@@ -42,6 +42,18 @@ async function fromWeb(uri: string, access: SourceAccess): Promise<Manifest> {
     bytes,
     // What an address of the web names is never a file of this machine: fetching refuses file:// and the like.
     open: async ({ url }) => downloadPhoto(URL.parse(url, finalUrl)?.href ?? url, access),
+  };
+}
+
+async function fromBucket(uri: string, access: SourceAccess): Promise<Manifest> {
+  const bytes = await readObject(uri, access.settings.INGEST_MAX_MANIFEST_BYTES, access.objects);
+  return {
+    bytes,
+    open: async ({ url }) => {
+      const address = URL.parse(url, uri)?.href ?? url;
+      if (!isBucketAddress(address)) return downloadPhoto(address, access);
+      return readObject(address, access.settings.INGEST_MAX_PHOTO_BYTES, access.objects);
+    },
   };
 }
 

@@ -8,11 +8,12 @@ import { callOf, continueEventTrace, sendReply } from './call.ts';
 import { toJsonEvent } from './cloudevents.ts';
 import { type Accepted, hasEnded, type StepRunner } from './durable.ts';
 import type { Slot } from './limits.ts';
-import { type EncodedReply, encodeEvent, type ReplyMode } from './reply.ts';
+import { type EncodedReply, encodeAnswer, encodeEvent, type ReplyMode } from './reply.ts';
 import { decodeRequest, pathOf } from './request.ts';
 import { clientGone } from './routes-function.ts';
 import type { Runtime } from './runtime.ts';
 import { continueTrace } from './trace.ts';
+import type { FunctionModule, RouteHandler } from './types.ts';
 
 const MAX_WAIT_MS = 60_000;
 const runPath = z.object({ id: z.string() });
@@ -26,7 +27,7 @@ const waitQuery = z.object({
 /** A path that browsers may see: no host, no scheme, nothing to break out of a header with. */
 const prefixPattern = /^(\/[A-Za-z0-9._~-]+)+$/;
 
-/** A durable function: events at `/`, its runs under `/runs`. */
+/** A durable function: events at `/`, its runs under `/runs`, and the routes that it has of its own. */
 export function addDurableRoutes(
   app: FastifyInstance,
   runtime: Runtime,
@@ -34,10 +35,16 @@ export function addDurableRoutes(
 ): void {
   const config = { kind: 'runs' } as const;
 
+  for (const [path, route] of Object.entries(runtime.module.routes ?? {})) {
+    app.post(path, { config: { kind: 'function' } }, (request, reply) =>
+      takeRoute(runtime, request, reply, { route, slot: slotOf(request) }),
+    );
+  }
+
   app.all('/*', { config: { kind: 'function' } }, async (request, reply) => {
     const path = pathOf(request.url);
     if (path === '/' && request.method === 'POST') return takeEvent(runtime, request, reply, slotOf(request));
-    const allowed = allowedMethod(path);
+    const allowed = allowedMethod(path, runtime.module);
     if (allowed === undefined)
       throw new DandelionError('not-found', 'Send events to /; runs are under /runs.');
     reply.header('allow', allowed);
@@ -66,8 +73,27 @@ export function addDurableRoutes(
   });
 }
 
-function allowedMethod(path: string): string | undefined {
-  if (path === '/' || /^\/runs\/[^/]+\/retry$/.test(path)) return 'POST';
+async function takeRoute(
+  runtime: Runtime,
+  request: FastifyRequest,
+  reply: FastifyReply,
+  { route, slot }: { route: RouteHandler; slot: Slot },
+) {
+  const { log, trace } = callOf(runtime, request);
+  const { event } = decodeRequest(request);
+  const signal = AbortSignal.any([clientGone(reply), runtime.cutOff]);
+  const value = await route(event, {
+    ...{ functionName: runtime.name, signal, log, traceparent: trace.traceparent },
+    async start(started) {
+      const { run } = await stepsOf(runtime).accept({ ...started, traceparent: trace.traceparent }, slot);
+      return { id: run.id };
+    },
+  });
+  return sendReply(reply, encodeAnswer({ value, status: undefined, headers: {} }, 'plain'));
+}
+
+function allowedMethod(path: string, { routes = {} }: FunctionModule): string | undefined {
+  if (path === '/' || Object.hasOwn(routes, path) || /^\/runs\/[^/]+\/retry$/.test(path)) return 'POST';
   return /^\/runs\/[^/]+(\/result)?$/.test(path) ? 'GET, HEAD' : undefined;
 }
 

@@ -66,6 +66,16 @@ export interface InitContext {
   emit(notice: Notice): void;
 }
 
+/** What a route of a durable function may do besides returning a value. */
+export interface RouteContext
+  extends Pick<FunctionContext, 'functionName' | 'signal' | 'log' | 'traceparent'> {
+  /** Starts the run of an event that this function takes, or joins the one it has; resolves once it is in the ledger. */
+  start(event: Event): Promise<{ id: string }>;
+}
+
+/** Answers a plain POST with JSON, or with 204 where it returns nothing. */
+export type RouteHandler = (event: FunctionEvent, context: RouteContext) => unknown | Promise<unknown>;
+
 /** The whole surface of a function: what `functions/<name>/handler.ts` exports. */
 export interface FunctionModule {
   handler(event: FunctionEvent, context: FunctionContext): unknown | Promise<unknown>;
@@ -77,6 +87,8 @@ export interface FunctionModule {
   shutdown?(): void | Promise<void>;
   /** `true`: a pipeline step; each event is written to the ledger and worked once. */
   durable?: true;
+  /** Of a durable function: paths for what is no CloudEvent, such as the webhooks of others. */
+  routes?: Readonly<Record<`/${string}`, RouteHandler>>;
   /**
    * `true`: takes batches of CloudEvents (`application/cloudevents-batch+json`); the handler still gets one event at a
    * time, and the answer tells what became of each. Without it a batch is refused with 415.

@@ -32,7 +32,7 @@ beforeEach(async () => {
   gateways = [];
   const distDir = join(folder, 'dist');
   const mirror = 'reply(200, { "content-type": "application/json" }, JSON.stringify(request))';
-  for (const name of ['mirror', 'predict', 'webapp']) await writeFunction(distDir, name, mirror);
+  for (const name of ['mirror', 'predict', 'webapp', 'ingest']) await writeFunction(distDir, name, mirror);
   await writeFunction(distDir, 'busy', "reply(503, { 'retry-after': '1' }, 'later')");
   await writeFunction(
     distDir,
@@ -80,6 +80,24 @@ async function mirrored(url: string, init?: RequestInit): Promise<Seen> {
 async function pipelineAt(url: string): Promise<PipelineState> {
   return (await (await fetch(`${url}/pipeline`)).json()) as PipelineState;
 }
+
+describe('webhooks of others', () => {
+  test('go to ingest as they come', async () => {
+    const { url } = await open();
+    const body = '{"Records":[]}';
+    const seen = await mirrored(`${url}/hooks/s3`, { method: 'POST', body });
+    expect(seen).toMatchObject({ method: 'POST', url: '/hooks/s3', body });
+  });
+
+  test('want the token where other machines can send them', async () => {
+    const { url } = await open({ host: '0.0.0.0', token });
+    const post = (headers: Record<string, string>) =>
+      fetch(`${url}/hooks/s3`, { method: 'POST', body: '{}', headers });
+    expect((await post({})).status).toBe(401);
+    const answer = await post({ authorization: `Bearer ${token}` });
+    expect(answer.status).toBe(200);
+  });
+});
 
 describe('functions behind the gateway', () => {
   test('get path, query, headers and body as they were sent, and the prefix that was cut off', async () => {

@@ -41,7 +41,7 @@ const heartbeatMs = 15_000;
 
 /**
  * Starts the one door of the local platform: functions under `/function/{name}/`, the page at `/`, the Open
- * Inference Protocol under `/v2`, events at `/broker`, the state of the pipeline at `/pipeline`.
+ * Inference Protocol under `/v2`, events at `/broker`, webhooks of others under `/hooks`, the state of the pipeline at `/pipeline`.
  *
  * @throws DandelionError `port-in-use`, or `bad-config` when other machines could reach it and there is no token
  */
@@ -117,7 +117,10 @@ function addGuards(app: FastifyInstance, { host, token }: { host: string; token?
     const { name = '' } = request.params as { name?: string };
     const path = request.routeOptions.url ?? '';
     if (!path.startsWith('/health')) limitRate(request.ip);
-    const guarded = path === '/broker' || (path.startsWith('/function/') && !openFunctions.has(name));
+    const guarded =
+      path === '/broker' ||
+      path.startsWith('/hooks/') ||
+      (path.startsWith('/function/') && !openFunctions.has(name));
     if (guarded) checkToken(request.headers.authorization, token);
   });
   app.setErrorHandler((error, request, reply) => {
@@ -162,6 +165,7 @@ function addRoutes(app: FastifyInstance, options: GatewayOptions, streams: Set<F
   });
   app.all('/function/:name', toFunction);
   app.all('/function/:name/*', toFunction);
+  app.post('/hooks/*', to('ingest'));
   app.all('/v2', to('predict'));
   app.all('/v2/*', to('predict'));
   app.all('/*', to('webapp'));

@@ -242,7 +242,8 @@ function finishedAttempts(chain: ChainLink[]): Set<string> {
 
 async function lastRequest(db: Database): Promise<Current | undefined> {
   const runs = await listRuns(db, { function: pipelineFunctions[0] });
-  const last = runs.reduce<StepRun | undefined>(
+  const requests = runs.filter((run) => run.event.type === requestType);
+  const last = requests.reduce<StepRun | undefined>(
     (latest, run) => (latest === undefined || run.createdAt > latest.createdAt ? run : latest),
     undefined,
   );

@@ -152,10 +152,11 @@ async function startTraffic(options: TrafficOptions) {
   const { dataDir, logsDir, settings, functionEnv, database, objects, logger, idleTimeoutMs } = options;
   const distDir = options.distDir ?? join(root, 'dist');
   const token = settings.DANDELION_TOKEN;
+  const env: Record<string, string | undefined> = { ...functionEnv };
   const processes = openProcesses({
     distDir,
     logsDir,
-    env: functionEnv,
+    env,
     logger,
     db: database,
     graceMs: killAfterMs,
@@ -181,6 +182,8 @@ async function startTraffic(options: TrafficOptions) {
     pipeline,
     logger,
   });
+  // Known only now, and no function has started yet: what they tell, they tell this broker.
+  env.K_SINK ??= `${gateway.url}/broker`;
   const stop = async () => {
     pipeline.stop();
     const closed = Promise.all([gateway.close(), broker.stop()]);

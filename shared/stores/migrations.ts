@@ -176,4 +176,20 @@ export const migrations: readonly Migration[] = [
       create index predictions_by_time on predictions (made_at);
     `,
   },
+  {
+    id: 8,
+    name: 'bursts of photos',
+    sql: `
+      create table photo_bursts (
+        model text not null,
+        source_uri text not null,
+        -- Names the burst; the next one of the same source gets another number.
+        burst bigint generated always as identity,
+        photos bigint not null,
+        first_at timestamptz not null default now(),
+        last_at timestamptz not null default now(),
+        primary key (model, source_uri)
+      );
+    `,
+  },
 ];
