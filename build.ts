@@ -46,6 +46,27 @@ const shakableAws: Plugin = {
   },
 };
 
+/**
+ * In a bundle that is split, a CommonJS package that is imported on demand has no named exports. So it gets a module of
+ * its own that names them, as Node itself does.
+ */
+const namedOnDemand: Plugin = {
+  name: 'named-on-demand',
+  setup({ onResolve, onLoad }) {
+    const namespace = 'on-demand';
+    const external = [...Object.keys(nativePackages), ...optionalPackages];
+    onResolve({ filter: /^[@a-z]/ }, ({ path, kind, importer }) => {
+      if (kind !== 'dynamic-import' || importer.includes('node_modules')) return undefined;
+      const isLeft = external.includes(path) || /^(node:|@aws-sdk\/)/.test(path);
+      return isLeft ? undefined : { path, namespace };
+    });
+    onLoad({ filter: /.*/, namespace }, async ({ path }) => {
+      const names = Object.keys(await import(path)).filter((name) => /^[\w$]+$/.test(name));
+      return { contents: `export { ${names.join(', ')} } from ${JSON.stringify(path)};`, resolveDir: root };
+    });
+  },
+};
+
 interface PackageManifest {
   name: string;
   version: string;
@@ -145,7 +166,7 @@ async function bundle(folder: string, name: string, contents: string): Promise<M
     sourcesContent: false,
     metafile: true,
     logLevel: 'warning',
-    plugins: [shakableAws],
+    plugins: [namedOnDemand, shakableAws],
     external: [...Object.keys(nativePackages), ...optionalPackages],
     define: {
       'process.env.PRODUCT_VERSION': JSON.stringify(productVersion),
