@@ -3,6 +3,7 @@ import { busyShare } from './busy.ts';
 import { measureColdStart } from './cold-start.ts';
 import { measureEvents } from './events.ts';
 import { measureMemory } from './memory.ts';
+import { measureObjects } from './objects.ts';
 import { type BenchName, type BenchOptions, readOptions, usage } from './options.ts';
 import { measurePipeline } from './pipeline.ts';
 import { measurePredict } from './predict.ts';
@@ -20,6 +21,7 @@ const measurements: { names: BenchName[]; measure(stage: Stage, wanted: Names): 
   { names: ['cold-start'], measure: measureColdStart },
   { names: ['events'], measure: measureEvents },
   { names: ['steps'], measure: measureSteps },
+  { names: ['objects'], measure: measureObjects },
   { names: ['memory'], measure: measureMemory },
 ];
 

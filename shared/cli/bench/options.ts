@@ -12,6 +12,7 @@ export const benchNames = [
   'cold-start',
   'events',
   'steps',
+  'objects',
   'memory',
 ] as const;
 export type BenchName = (typeof benchNames)[number];

@@ -1,6 +1,7 @@
 import { createHash } from 'node:crypto';
 import { readdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { type ObjectSettings, objectSettings, readConfig } from '../../config.ts';
 import { DandelionError } from '../../errors.ts';
 import { digestOf } from '../../events.ts';
 import { type Platform, startPlatform } from '../../local/platform.ts';
@@ -17,6 +18,8 @@ export interface Stage {
   /** Environment of a function started beside the platform, on the platform's stores. */
   env: Record<string, string | undefined>;
   logsDir: string;
+  /** The S3 server of the surroundings, if they name one; nothing but its own measurement goes there. */
+  server: ObjectSettings;
   /** Photos, sorted by name, with the folder's name as the label. */
   photos: readonly Photo[];
   /** The one photo that servers classify. */
@@ -32,7 +35,7 @@ export interface Photo {
 
 /** The bench has stores of its own: none of the surroundings may be measured, or filled with its data. */
 const settingsOfOthers =
-  /^(DATABASE_URL|OBJECTS_DIR|TRACKING_DIR|MLFLOW_.*|DANDELION_.*|HOST|PORT|K_.*|MODEL_.*|INGEST_.*|PREDICT_.*)$/;
+  /^(DATABASE_URL|OBJECTS_DIR|S3_.*|AWS_.*|TRACKING_DIR|MLFLOW_.*|DANDELION_.*|HOST|PORT|K_.*|MODEL_.*|INGEST_.*|PREDICT_.*)$/;
 
 /**
  * Starts the platform on folders of the bench's own, and runs the pipeline unless the same photos and the same
@@ -41,6 +44,7 @@ const settingsOfOthers =
  * @throws DandelionError what the pipeline or the start of the platform throws
  */
 export async function prepareStage(options: BenchOptions, say: (sentence: string) => void): Promise<Stage> {
+  const server = readConfig(objectSettings);
   for (const name of Object.keys(process.env)) if (settingsOfOthers.test(name)) delete process.env[name];
   const { dataDir, distDir, images } = options;
   const wanted =
@@ -57,7 +61,7 @@ export async function prepareStage(options: BenchOptions, say: (sentence: string
     const model = await trainedModel(platform, source, build, say);
     const objectsDir = { OBJECTS_DIR: join(dataDir, 'objects'), TRACKING_DIR: join(dataDir, 'tracking') };
     return {
-      ...{ options, platform, model, photos, say },
+      ...{ options, platform, model, photos, server, say },
       env: { ...process.env, ...objectsDir, DATABASE_URL: platform.databaseUrl, MODEL_NAME: name },
       logsDir: join(dataDir, 'logs', 'bench'),
       photo: middlePhoto(photos),
