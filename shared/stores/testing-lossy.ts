@@ -19,10 +19,10 @@ export async function openLossyWay(serverUrl: string): Promise<LossyWay> {
   const proxy = createServer(async (request, response) => {
     const { method = 'GET', url = '/' } = request;
     const body = await buffer(request);
-    const type = request.headers['content-type'];
+    const { 'content-type': type, authorization } = request.headers;
     const answer = await fetch(`${serverUrl}${url}`, {
       method,
-      headers: type === undefined ? {} : { 'content-type': type },
+      headers: { ...(type && { 'content-type': type }), ...(authorization && { authorization }) },
       ...(method === 'GET' ? {} : { body: new Uint8Array(body) }),
     });
     const bytes = Buffer.from(await answer.arrayBuffer());

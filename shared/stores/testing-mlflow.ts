@@ -1,6 +1,7 @@
 import { randomBytes } from 'node:crypto';
 import { describe, expect, test } from 'vitest';
 import type { TrackingSettings } from '../config.ts';
+import { nothing } from './mlflow-answers.ts';
 import { openMlflowClient } from './mlflow-client.ts';
 import { openLossyWay } from './testing-lossy.ts';
 import { testModel, testRun } from './testing-tracking.ts';
@@ -126,11 +127,8 @@ export function describeMlflow(settings: TrackingSettings & { MLFLOW_TRACKING_UR
       const name = testRun('deleted');
       await tracker().startRun(name);
       const id = (await client().findExperiment(name.experiment))?.experiment_id;
-      await fetch(`${client().http.url}/api/2.0/mlflow/experiments/delete`, {
-        method: 'POST',
-        headers: { 'content-type': 'application/json' },
-        body: JSON.stringify({ experiment_id: id }),
-      });
+      const deletion = { method: 'POST', path: 'experiments/delete', body: { experiment_id: id } } as const;
+      await client().http.call(deletion, nothing);
       const again = tracker().startRun(name);
       await expect(again).rejects.toMatchObject({ code: 'store-refused', message: /experiments restore/ });
     });
