@@ -18,6 +18,7 @@ const catalogue = {
   forbidden: { status: 403, title: 'This is not allowed here' },
   'not-found': { status: 404, title: 'There is nothing at this path' },
   'method-not-allowed': { status: 405, title: 'The method is not allowed on this path' },
+  'dead-letter-unknown': { status: 410, title: 'There is no such dead letter' },
   'run-unknown': { status: 410, title: 'There is no such run' },
   'body-too-large': { status: 413, title: 'The body is too large' },
   'unsupported-media-type': { status: 415, title: 'The media type is not supported' },

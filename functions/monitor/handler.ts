@@ -1,23 +1,31 @@
 import { readConfig } from '../../shared/config.ts';
 import { DandelionError } from '../../shared/errors.ts';
 import type { Event } from '../../shared/events.ts';
+import { readRuntimeSettings } from '../../shared/function/settings.ts';
+import { createSink } from '../../shared/function/sink.ts';
 import type { FunctionContext, FunctionEvent, InitContext } from '../../shared/function/types.ts';
 import { openDatabase } from '../../shared/stores/database.ts';
 import { monitorSettings } from './config.ts';
+import { createDeadLetterOffice, type DeadLetterOffice } from './dead-letters.ts';
 import { createPredictionKeeper, type PredictionKeeper } from './prediction-records.ts';
 
 export const batch = true;
+/** A dead letter is as large as any event may be, and must not be refused for it. */
+export const bodyLimitBytes = 8 * 1024 * 1024;
 
 let predictions: PredictionKeeper;
+let deadLetters: DeadLetterOffice;
 
 export async function init({ env }: InitContext): Promise<void> {
   const settings = readConfig(monitorSettings, env);
   const db = await openDatabase(settings.DATABASE_URL);
   predictions = createPredictionKeeper(db, settings);
+  deadLetters = createDeadLetterOffice(db, createSink(readRuntimeSettings(env, {})));
 }
 
-/** Watches over what serves: keeps the prediction log. */
+/** Watches over what serves: keeps the prediction log and the dead letters of the broker. */
 export async function handler(event: FunctionEvent, context: FunctionContext): Promise<unknown> {
+  if (event.path.startsWith('/dead-letters')) return deadLetters.answer(event, context);
   if (event.path !== '/') throw new DandelionError('not-found', `Nothing is at ${event.path}.`);
   if (event.method !== 'POST') throw new DandelionError('method-not-allowed', 'POST events to /.');
   return takeEvent(event.cloudEvent, context);

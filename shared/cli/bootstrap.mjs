@@ -41,6 +41,7 @@ const commands = {
     build,
     { program: ['vitest', 'vitest'], parameters: ['run', '.services.test.ts', ...parameters] },
   ],
+  'dead-letters': (parameters) => [{ script: 'shared/cli/dead-letters.ts', parameters }],
   'kill-suite': (parameters) => [build, { script: 'shared/cli/kill-suite.ts', parameters }],
   bench: (parameters) => [build, { script: 'shared/cli/bench/main.ts', parameters }],
   build: (parameters) => [{ ...build, parameters }],

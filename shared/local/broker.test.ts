@@ -173,6 +173,47 @@ describe('the broker', () => {
   });
 });
 
+describe('a dead letter', () => {
+  const withSink = (type: string, name: string): Trigger => {
+    const plain = trigger(type, name, 1);
+    return {
+      ...plain,
+      delivery: { ...plain.delivery, deadLetterSink: { function: 'office', path: '/letters' } },
+    };
+  };
+
+  test('goes to the sink of its trigger as Knative sends it, and stays on disk until it is taken', async () => {
+    const problem = JSON.stringify({ title: 'No', detail: 'Löwenzahn? No.', code: 'bad-label', status: 422 });
+    await add('strict', `reply(422, {}, ${JSON.stringify(problem)})`);
+    const open422 = "const { existsSync } = await import('node:fs');";
+    const note =
+      "appendFileSync(process.env.FOLDER + '/letters', JSON.stringify([request.url, request.headers]));";
+    await add(
+      'office',
+      `if (!existsSync(process.env.FOLDER + '/open')) return reply(503); ${note} reply(204)`,
+      open422,
+    );
+    const first = await open([withSink('begin', 'strict')]);
+    await first.broker.publish(event('begin'));
+    await expect.poll(() => first.processes.running().map(({ name }) => name)).toContain('office');
+    await first.stop();
+    expect(first.letters).toEqual([]);
+    expect(await journalled()).toHaveLength(1);
+    await writeFile(join(folder, 'open'), '');
+    const second = await open([withSink('begin', 'strict')]);
+    await second.broker.resume();
+    await second.broker.idle();
+    expect(second.letters).toHaveLength(1);
+    expect(await journalled()).toEqual([]);
+    const [path, headers] = JSON.parse(await readFile(join(folder, 'letters'), 'utf8'));
+    expect([path, headers['ce-knativeerrordest'], headers['ce-knativeerrorcode']]).toEqual([
+      ...['/letters', '/function/strict', '422'],
+    ]);
+    const data = Buffer.from(headers['ce-knativeerrordata'], 'base64').toString();
+    expect(JSON.parse(data)).toMatchObject({ code: 'bad-label', detail: 'Löwenzahn? No.' });
+  });
+});
+
 describe('nothing accepted is lost', () => {
   test('an event that was on its way at the stop is taken up by the next start', async () => {
     const before = "const { existsSync } = await import('node:fs');";
@@ -184,13 +225,13 @@ describe('nothing accepted is lost', () => {
     const first = await open([trigger('begin', 'patient', 1000)]);
     await first.broker.publish(event('begin', { data: Buffer.from('bytes'), datacontenttype: 'image/png' }));
     await first.stop();
-    await expect(first.broker.publish(event('other'))).rejects.toMatchObject({ code: 'shutting-down' });
-    expect(await journalled()).toHaveLength(1);
+    await first.broker.publish(event('begin', { id: '2' }));
+    expect(await journalled()).toHaveLength(2);
     await writeFile(join(folder, 'open'), '');
     const second = await open([trigger('begin', 'patient')]);
-    expect(await second.broker.resume()).toBe(1);
+    expect(await second.broker.resume()).toBe(2);
     await second.broker.idle();
-    expect(second.results[0]?.result.data).toEqual(Buffer.from('bytes'));
+    expect(second.results.map(({ result }) => result.data)).toContainEqual(Buffer.from('bytes'));
     expect(await journalled()).toEqual([]);
   });
 

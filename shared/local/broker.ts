@@ -1,7 +1,9 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Logger } from 'pino';
-import { DandelionError, type Problem, toDandelionError, toProblem } from '../errors.ts';
+import { type Problem, toDandelionError, toProblem } from '../errors.ts';
 import type { Event } from '../events.ts';
+import { toJsonEvent } from '../function/cloudevents.ts';
+import { deadLetterEvent } from './dead-letter-event.ts';
 import { backOffMs, deliver, type Outcome } from './delivery.ts';
 import type { Journal } from './journal.ts';
 import type { Processes } from './processes.ts';
@@ -14,6 +16,8 @@ export interface DeadLetter {
   attempts: number;
   problem: Problem;
 }
+
+type Failure = Exclude<Outcome, { kind: 'answered' }> & { retryAfterMs?: number };
 
 /** The reply of a function, back in the broker. */
 export interface Result {
@@ -37,7 +41,10 @@ export interface BrokerOptions {
 /** Routes events to functions as Knative's broker does: by Triggers, at least once, unordered. */
 export interface Broker {
   readonly triggers: readonly Trigger[];
-  /** Accepts an event; when this resolves it is on disk and survives the end of the process. */
+  /**
+   * Accepts an event; when this resolves it is on disk and survives the end of the process. While the broker stops,
+   * that is all it does: functions tell of things until their end.
+   */
   publish(event: Event): Promise<void>;
   /** Brings an event to one function whatever the Triggers say; its reply is routed on. */
   send(event: Event, functionName: string): Promise<void>;
@@ -82,26 +89,35 @@ export function createBroker(options: BrokerOptions): Broker {
   const bringTo = async (event: Event, trigger: Trigger): Promise<boolean> => {
     for (let attempt = 1; ; attempt++) {
       if (stopping.signal.aborted) return false;
-      const outcome = await attemptDelivery(event, trigger.function);
+      const outcome = await attemptDelivery(event, { function: trigger.function, path: '/' });
       if (outcome.kind === 'answered') return answered(event, trigger.function, outcome.reply);
       if (stopping.signal.aborted) return false;
       if (outcome.kind === 'refused' || attempt > trigger.delivery.retry) {
-        bury({ event, function: trigger.function, attempts: attempt, problem: outcome.problem });
-        return true;
+        return bury(
+          { event, function: trigger.function, attempts: attempt, problem: outcome.problem },
+          trigger,
+        );
       }
-      const waitMs = Math.max(backOffMs(trigger.delivery, attempt - 1), outcome.retryAfterMs ?? 0);
       logger.warn(
         { event: { action: 'delivery-retry' }, 'error.code': outcome.problem.code },
         `${trigger.function} could not take ${event.type} (try ${attempt}): ${outcome.problem.detail}`,
       );
-      await sleep(Math.min(waitMs, longestWaitMs), undefined, { signal: stopping.signal }).catch(() => {});
+      await backOff(trigger, attempt, outcome);
     }
   };
 
-  const attemptDelivery = async (event: Event, name: string): Promise<Outcome> => {
+  const backOff = async ({ delivery }: Trigger, attempt: number, { retryAfterMs = 0 }: Failure) => {
+    const waitMs = Math.min(Math.max(backOffMs(delivery, attempt - 1), retryAfterMs), longestWaitMs);
+    await sleep(waitMs, undefined, { signal: stopping.signal }).catch(() => {});
+  };
+
+  const attemptDelivery = async (
+    event: Event,
+    target: { function: string; path: string },
+  ): Promise<Outcome> => {
     try {
-      const { url, release } = await processes.acquire(name);
-      return await deliver(event, url, token).finally(release);
+      const { url, release } = await processes.acquire(target.function);
+      return await deliver(event, url, { token, path: target.path }).finally(release);
     } catch (error) {
       const { retryAfterMs } = toDandelionError(error);
       return { kind: 'failed', problem: toProblem(error), retryAfterMs };
@@ -115,13 +131,34 @@ export function createBroker(options: BrokerOptions): Broker {
     return true;
   };
 
-  const bury = (letter: DeadLetter): void => {
+  /** As {@link bringTo}: the event stays in the journal until its dead letter is taken. */
+  const bury = async (letter: DeadLetter, trigger: Trigger): Promise<boolean> => {
     const { event, problem } = letter;
     logger.error(
       { event: { action: 'dead-letter' }, 'error.code': problem.code },
       `${letter.function} did not take ${event.type} ${event.id} in ${letter.attempts} tries: ${problem.detail}`,
     );
-    deadLetters.emit(letter);
+    const buried = await storeDeadLetter(letter, trigger);
+    if (buried) deadLetters.emit(letter);
+    return buried;
+  };
+
+  const storeDeadLetter = async (letter: DeadLetter, trigger: Trigger): Promise<boolean> => {
+    const { deadLetterSink: sink } = trigger.delivery;
+    const isThere = sink !== undefined && (await processes.names()).includes(sink.function);
+    if (!isThere) return true;
+    for (let attempt = 1; ; attempt++) {
+      if (stopping.signal.aborted) return false;
+      const outcome = await attemptDelivery(deadLetterEvent(letter), sink);
+      if (outcome.kind === 'answered') return true;
+      const detail = `${sink.function} did not take a dead letter (try ${attempt}): ${outcome.problem.detail}`;
+      if (outcome.kind === 'refused') {
+        logger.error({ 'event.original': JSON.stringify(toJsonEvent(letter.event)) }, detail);
+        return true;
+      }
+      logger.warn({ event: { action: 'dead-letter-retry' } }, detail);
+      await backOff(trigger, attempt, outcome);
+    }
   };
 
   const route = async (event: Event, targets: Trigger[]): Promise<void> => {
@@ -139,10 +176,7 @@ export function createBroker(options: BrokerOptions): Broker {
 
   return {
     triggers,
-    async publish(event) {
-      if (stopping.signal.aborted) throw new DandelionError('shutting-down', 'The platform is stopping.');
-      await accept(event);
-    },
+    publish: accept,
     async send(event, functionName) {
       const trigger = triggers.find((each) => each.function === functionName);
       if (trigger !== undefined) track(settle(event, trigger).then(() => {}));

@@ -32,14 +32,18 @@ const problemDocument = z.looseObject({
  *
  * Source: Knative Eventing, delivery: which statuses are retried, and that a reply is one CloudEvent or empty.
  */
-export async function deliver(event: Event, url: string, token?: string): Promise<Outcome> {
+export async function deliver(
+  event: Event,
+  url: string,
+  { token, path = '/' }: { token?: string; path?: string } = {},
+): Promise<Outcome> {
   const { headers, body } = encodeBinary(event);
   const authorization = token === undefined ? {} : { authorization: `Bearer ${token}` };
   let status: number;
   let replyHeaders: Record<string, string | string[] | undefined>;
   let bytes: Buffer;
   try {
-    const response = await request(`${url}/`, {
+    const response = await request(`${url}${path}`, {
       method: 'POST',
       headers: { ...headers, ...authorization },
       body: body ?? null,

@@ -186,9 +186,11 @@ async function startTraffic(options: TrafficOptions) {
   env.K_SINK ??= `${gateway.url}/broker`;
   const stop = async () => {
     pipeline.stop();
-    const closed = Promise.all([gateway.close(), broker.stop()]);
+    const stopped = broker.stop();
     await processes.stop();
-    await closed;
+    // Last: functions hand the broker their notices until their end.
+    await gateway.close();
+    await stopped;
   };
   return { gatewayUrl: gateway.url, broker, processes, pipeline, stop };
 }

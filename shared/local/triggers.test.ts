@@ -42,9 +42,14 @@ describe('the pipeline that ships', () => {
     expect(next.map((each) => each.function)).toEqual(functions);
   });
 
-  test('tries ten times more, from a fifth of a second, twice as long each time', async () => {
+  test('tries ten times more, from a fifth of a second, twice as long each time, and loses nothing then', async () => {
     for (const { delivery } of await readTriggers(folder)) {
-      expect(delivery).toEqual({ retry: 10, backoffPolicy: 'exponential', backoffDelayMs: 200 });
+      expect(delivery).toEqual({
+        deadLetterSink: { function: 'monitor', path: '/dead-letters' },
+        retry: 10,
+        backoffPolicy: 'exponential',
+        backoffDelayMs: 200,
+      });
     }
   });
 });

@@ -11,6 +11,8 @@ export interface Delivery {
   retry: number;
   backoffPolicy: 'linear' | 'exponential';
   backoffDelayMs: number;
+  /** Takes the events that nobody took; none: they are logged and gone. */
+  deadLetterSink?: { function: string; path: string };
 }
 
 /** One edge of the pipeline: events that pass the filter go to the function. */
@@ -47,6 +49,9 @@ const delivery = z.object({
   retry: z.number().int().nonnegative().optional(),
   backoffPolicy: z.enum(['linear', 'exponential']).optional(),
   backoffDelay: z.string().optional(),
+  deadLetterSink: z
+    .object({ ref: z.object({ kind: z.literal('Service'), name: z.string() }), uri: z.string().default('/') })
+    .optional(),
 });
 
 const resource = z.object({ kind: z.string(), metadata: z.object({ name: z.string() }) });
@@ -161,7 +166,9 @@ function toTrigger(
 
 function toDelivery(given: z.output<typeof delivery>, where: string): Delivery {
   const delayMs = given.backoffDelay === undefined ? undefined : parseDuration(given.backoffDelay, where);
+  const { deadLetterSink: sink } = given;
   return {
+    ...(sink === undefined ? {} : { deadLetterSink: { function: sink.ref.name, path: sink.uri } }),
     retry: given.retry ?? defaultDelivery.retry,
     backoffPolicy: given.backoffPolicy ?? defaultDelivery.backoffPolicy,
     backoffDelayMs: delayMs ?? defaultDelivery.backoffDelayMs,

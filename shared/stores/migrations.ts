@@ -177,6 +177,28 @@ export const migrations: readonly Migration[] = [
     `,
   },
   {
+    id: 7,
+    name: 'dead letters',
+    sql: `
+      create table dead_letters (
+        -- Derived from destination, source and event id: the same letter again is the same row.
+        id text primary key,
+        event json not null,
+        -- Who did not take it.
+        destination text not null,
+        -- HTTP status of the last try, and what was answered.
+        status int,
+        cause text not null,
+        occurrences int not null default 1,
+        replays int not null default 0,
+        first_at timestamptz not null default now(),
+        last_at timestamptz not null default now(),
+        replayed_at timestamptz
+      );
+      create index dead_letters_by_time on dead_letters (last_at);
+    `,
+  },
+  {
     id: 8,
     name: 'bursts of photos',
     sql: `

@@ -248,6 +248,21 @@ export function listSucceeded(db: Database): Promise<StepRun[]> {
   return select(db, db`status = 'succeeded'`);
 }
 
+/**
+ * Lets the failed runs of an event be attempted again when it is sent once more, though their answer was final: whoever
+ * sends it again has mended the cause.
+ *
+ * @returns how many runs
+ */
+export async function reopenSteps(db: Database, event: { source: string; id: string }): Promise<number> {
+  const rows = await query(
+    () => db`
+      update steps set final = false, updated_at = now()
+      where source = ${event.source} and event_id = ${event.id} and status in ('failed', 'cancelled')`,
+  );
+  return rows.count;
+}
+
 /** Deletes runs that finished longer ago than that; returns how many. */
 export async function purgeSteps(db: Database, olderThanMs: number): Promise<number> {
   const age = db`${olderThanMs}::float8 * interval '1 millisecond'`;
