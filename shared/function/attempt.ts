@@ -2,7 +2,7 @@ import type { Logger } from 'pino';
 import { DandelionError, isFinal, toDandelionError, toProblem } from '../errors.ts';
 import type { Event } from '../events.ts';
 import type { Database } from '../stores/database.ts';
-import { nameOutage } from '../stores/outage.ts';
+import { isDatabaseOutage, nameOutage } from '../stores/outage.ts';
 import {
   finishStep,
   heartbeatStep,
@@ -179,8 +179,8 @@ async function finishSurely(work: Work, outcome: StepOutcome): Promise<boolean> 
     try {
       return await finishStep(work.db, work.run, outcome, notices);
     } catch (error) {
-      const isOutage = error instanceof DandelionError && error.code === 'database-unavailable';
-      if (!isOutage || waitMs > work.settings.LEASE_MS || work.controller.signal.aborted) throw error;
+      if (!isDatabaseOutage(error) || waitMs > work.settings.LEASE_MS || work.controller.signal.aborted)
+        throw error;
       await pause(waitMs, work.controller.signal);
     }
   }

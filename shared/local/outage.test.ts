@@ -56,19 +56,25 @@ describe('a database that is restarted', () => {
     ['preprocess', 1500],
     ['train', 0],
     ['evaluate', 500],
-  ])('in the middle of %s, away for %i ms, loses and doubles nothing', async (name, awayMs) => {
-    const request = requestFor(`outage-${name}`, join(folder, 'photos'));
-    await platform.broker.publish(request);
-    const isRunning = async () => {
-      const chain = await readChain(platform.database, request);
-      return chain.some((link) => link.function === name && link.run?.status === 'running');
-    };
-    await expect.poll(isRunning, { timeout: patienceMs, interval: 3 }).toBe(true);
-    await server.stop();
-    await sleep(awayMs);
-    server = await startServer();
-    await waitForPipeline(platform.database, request, patienceMs);
-    const stores = { ...platform, trackingDir: join(folder, 'data/tracking') };
-    expect(await auditPipeline(stores, request, classes)).toEqual([]);
-  });
+  ])(
+    'in the middle of %s, away for %i ms, loses and doubles nothing; the functions live on',
+    async (name, awayMs) => {
+      const request = requestFor(`outage-${name}`, join(folder, 'photos'));
+      await platform.broker.publish(request);
+      const isRunning = async () => {
+        const chain = await readChain(platform.database, request);
+        return chain.some((link) => link.function === name && link.run?.status === 'running');
+      };
+      await expect.poll(isRunning, { timeout: patienceMs, interval: 3 }).toBe(true);
+      const before = platform.processes.running().map(({ processId }) => processId);
+      await server.stop();
+      await sleep(awayMs);
+      server = await startServer();
+      await waitForPipeline(platform.database, request, patienceMs);
+      const stores = { ...platform, trackingDir: join(folder, 'data/tracking') };
+      expect(await auditPipeline(stores, request, classes)).toEqual([]);
+      const after = platform.processes.running().map(({ processId }) => processId);
+      expect(after).toEqual(expect.arrayContaining(before));
+    },
+  );
 });

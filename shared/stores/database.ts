@@ -1,24 +1,50 @@
 import postgres from 'postgres';
-import { DandelionError } from '../errors.ts';
+import { z } from 'zod';
+import { count, readConfig } from '../config.ts';
 import { migrations } from './migrations.ts';
+import { asOutage } from './outage.ts';
 
-/** A pool of connections; tag templates run queries (postgres.js). */
-export type Database = postgres.Sql;
+/**
+ * A pool of connections; tag templates run queries (postgres.js).
+ *
+ * It offers neither `begin` nor `reserve`, and nobody uses `cursor`: in postgres.js 3.4.9 a connection that is lost
+ * within one of them ends the process (a write to a socket that is gone). What belongs together is one statement with
+ * `with` clauses, which PostgreSQL does whole or not at all; long reads go page by page.
+ */
+export interface Database extends postgres.ISql {
+  readonly options: postgres.ParsedOptions;
+  end(options?: { timeout?: number }): Promise<void>;
+}
+
+const databaseSettings = z.object({
+  /** Connections of one process at most. */
+  DATABASE_POOL: count(1).default(8),
+  /** How long a statement may take, and how long it may wait for a lock; 0 is without limit. */
+  DATABASE_STATEMENT_TIMEOUT_MS: count().default(30_000),
+  DATABASE_LOCK_TIMEOUT_MS: count().default(10_000),
+  /** The same for the few statements over a whole dataset, and for migrations. */
+  DATABASE_LONG_STATEMENT_TIMEOUT_MS: count().default(900_000),
+  /** After this the server ends a transaction that somebody left open. */
+  DATABASE_IDLE_TRANSACTION_TIMEOUT_MS: count().default(60_000),
+});
+type DatabaseSettings = z.infer<typeof databaseSettings>;
 
 /** Any number would do; every pod must use the same one. */
 const MIGRATION_LOCK = 7_301_414;
 
 const pools = new Map<string, Promise<Database>>();
+const patientPools = new WeakMap<Database, Database>();
 
 /**
- * Opens the pool of a URL, one per process, with the schema brought up to date.
+ * Opens the pool of a URL, one per process, with the schema brought up to date. Time limits come from the
+ * environment (`DATABASE_...`).
  *
- * @throws DandelionError `database-unavailable` naming host and port, never the password
+ * @throws DandelionError `database-...` naming host and database, never the password, and the cure
  */
 export function openDatabase(url: string, options: { maxConnections?: number } = {}): Promise<Database> {
   const known = pools.get(url);
   if (known !== undefined) return known;
-  const opening = connect(url, options.maxConnections ?? 8);
+  const opening = connect(url, options.maxConnections);
   pools.set(url, opening);
   opening.catch(() => pools.delete(url));
   return opening;
@@ -34,45 +60,85 @@ export async function closeDatabases(): Promise<void> {
   );
 }
 
-async function connect(url: string, maxConnections: number): Promise<Database> {
-  const db = postgres(url, {
-    max: maxConnections,
-    connect_timeout: 10,
-    idle_timeout: 30,
-    onnotice: () => {},
-    connection: { application_name: process.env.K_SERVICE ?? 'dandelion' },
+/** The connections for statements over a whole dataset: the same database, with minutes to answer. */
+export function patient(db: Database): Database {
+  return patientPools.get(db) ?? db;
+}
+
+async function connect(url: string, maxConnections: number | undefined): Promise<Database> {
+  const settings = readConfig(databaseSettings);
+  const { DATABASE_LONG_STATEMENT_TIMEOUT_MS: long } = settings;
+  const quick = openPool(url, maxConnections ?? settings.DATABASE_POOL, settings);
+  const slow = openPool(url, 2, {
+    ...settings,
+    DATABASE_STATEMENT_TIMEOUT_MS: long,
+    DATABASE_LOCK_TIMEOUT_MS: long,
   });
+  const endQuick = quick.end;
+  const end = async (options?: { timeout?: number }) => {
+    await Promise.all([endQuick(options), slow.end(options)]);
+  };
+  const db: Database = Object.assign(quick, { end });
+  patientPools.set(db, slow);
   try {
-    await migrate(db);
+    await migrate(slow);
     return db;
   } catch (error) {
     await db.end({ timeout: 1 });
-    const { host, pathname } = new URL(url);
-    const cause = error instanceof Error ? error.message : String(error);
-    throw new DandelionError(
-      'database-unavailable',
-      `PostgreSQL at ${host}${pathname} does not answer (${cause}). Check DATABASE_URL and that the server runs.`,
-      { cause: error, retryAfterMs: 2000 },
-    );
+    throw asOutage(error, db) ?? error;
   }
 }
 
-/** Many pods may start at once: the first one to hold the lock migrates, the others find it done. */
+function openPool(url: string, max: number, settings: DatabaseSettings): postgres.Sql {
+  return postgres(url, {
+    max,
+    connect_timeout: 10,
+    idle_timeout: 30,
+    onnotice: () => {},
+    // The driver would ask each new connection for the types, and an outage meanwhile would end the process.
+    fetch_types: false,
+    types: { textArray } as Record<string, postgres.PostgresType>,
+    connection: {
+      application_name: process.env.K_SERVICE ?? 'dandelion',
+      statement_timeout: settings.DATABASE_STATEMENT_TIMEOUT_MS,
+      lock_timeout: settings.DATABASE_LOCK_TIMEOUT_MS,
+      idle_in_transaction_session_timeout: settings.DATABASE_IDLE_TRANSACTION_TIMEOUT_MS,
+    },
+  });
+}
+
+/** `text[]`, as a parameter only: queries return lists as JSON. */
+const textArray: postgres.PostgresType<readonly string[]> = {
+  to: 1009,
+  from: [],
+  serialize: (texts: readonly string[]) =>
+    `{${texts.map((text) => `"${text.replace(/[\\"]/g, '\\$&')}"`).join()}}`,
+  parse: () => {
+    throw new TypeError('Select to_json(list): a text[] has no reader.');
+  },
+};
+
+/**
+ * Many pods may start at once: the first one to hold the lock migrates, the others find it done. All of it is one
+ * message of several statements, which the server does in one transaction, even when its sender dies meanwhile.
+ *
+ * A pod may meet migrations that it does not know, of a newer release: it works on, because a migration only adds.
+ */
 async function migrate(db: Database): Promise<void> {
   if (await isCurrent(db)) return;
-  await db.begin(async (transaction) => {
-    await transaction`select pg_advisory_xact_lock(${MIGRATION_LOCK})`;
-    await transaction`
-      create table if not exists schema_migrations (
-        id int primary key, name text not null, applied_at timestamptz not null default now()
-      )`;
-    const applied = await transaction<{ id: number }[]>`select id from schema_migrations`;
-    const known = new Set(applied.map((row) => row.id));
-    for (const migration of migrations.filter(({ id }) => !known.has(id))) {
-      await transaction.unsafe(migration.sql);
-      await transaction`insert into schema_migrations ${transaction({ id: migration.id, name: migration.name })}`;
-    }
-  });
+  const steps = migrations.map(
+    ({ id, name, sql }) => `
+      if not exists (select from schema_migrations where id = ${id}) then
+        execute $migration$${sql}$migration$;
+        insert into schema_migrations (id, name) values (${id}, '${name}');
+      end if;`,
+  );
+  await db.unsafe(`
+    select pg_advisory_xact_lock(${MIGRATION_LOCK});
+    create table if not exists schema_migrations (
+      id int primary key, name text not null, applied_at timestamptz not null default now()
+    );
+    do $all$ begin ${steps.join('')} end $all$;`);
 }
 
 async function isCurrent(db: Database): Promise<boolean> {
@@ -80,6 +146,7 @@ async function isCurrent(db: Database): Promise<boolean> {
     { present: boolean }[]
   >`select to_regclass('schema_migrations') is not null as present`;
   if (table?.present !== true) return false;
-  const [row] = await db<{ applied: number }[]>`select count(*)::int as applied from schema_migrations`;
-  return row !== undefined && row.applied >= migrations.length;
+  const applied = await db<{ id: number }[]>`select id from schema_migrations`;
+  const known = new Set(applied.map(({ id }) => id));
+  return migrations.every(({ id }) => known.has(id));
 }

@@ -1,5 +1,5 @@
 import { digestOf, type EventData } from '../events.ts';
-import type { Database } from './database.ts';
+import { type Database, patient } from './database.ts';
 
 export type Split = 'train' | 'validation' | 'test';
 export type DatasetSummary = EventData<'dev.dandelion.features.stored.v1'>['dataset'];
@@ -114,7 +114,7 @@ export function summariseDataset(images: readonly DatasetImage[]): DatasetSummar
 
 /** The photos of an ingestion that may join a dataset, with the split each was given before. */
 export function listCandidates(db: Database, ingestion: string): Promise<DatasetCandidate[]> {
-  return db<DatasetCandidate[]>`
+  return patient(db)<DatasetCandidate[]>`
     with candidates as (
       select distinct on (i.sha256) i.model, i.sha256, e.source, i.label, i.split, i.quality_flags,
         coalesce(i.near_duplicate_group, i.sha256) as group_id
@@ -122,18 +122,19 @@ export function listCandidates(db: Database, ingestion: string): Promise<Dataset
       where e.ingestion = ${ingestion}
       order by i.sha256, e.source
     )
-    select sha256, source, label, group_id as "group", split, quality_flags as "qualityFlags",
-      array(
+    select sha256, source, label, group_id as "group", split,
+      to_json(quality_flags) as "qualityFlags",
+      to_json(array(
         select distinct o.split from images o
         where o.model = c.model and coalesce(o.near_duplicate_group, o.sha256) = c.group_id and o.split is not null
         order by o.split
-      ) as "groupSplits"
+      )) as "groupSplits"
     from candidates c order by sha256`;
 }
 
 /**
- * Writes an immutable snapshot and the splits it decided, in one transaction. Writing the same snapshot again
- * changes nothing.
+ * Writes an immutable snapshot and the splits it decided, in one statement. Writing the same snapshot again changes
+ * nothing.
  */
 export async function storeDataset(
   db: Database,
@@ -142,21 +143,21 @@ export async function storeDataset(
   const { model, ingestion, seed, images } = dataset;
   const summary = summariseDataset(images);
   const { version } = summary;
-  await db.begin(async (transaction) => {
-    const created = await transaction`
-      insert into datasets ${transaction({ model, version, ingestion, seed, classes: transaction.json(Object.keys(summary.classes)) })}
-      on conflict do nothing returning version`;
-    if (created.length === 0) return;
-    await transaction`
-      insert into dataset_images (model, version, sha256, label, split, near_duplicate_group)
-      select ${model}, ${version}, * from unnest(
+  await patient(db)`
+    with given as materialized (
+      select * from unnest(
         ${images.map((image) => image.sha256)}::text[], ${images.map((image) => image.label)}::text[],
-        ${images.map((image) => image.split)}::text[], ${images.map((image) => image.group)}::text[])`;
-    await transaction`
-      update images set split = d.split from dataset_images d
-      where d.model = ${model} and d.version = ${version}
-        and images.model = d.model and images.sha256 = d.sha256 and images.split is null`;
-  });
+        ${images.map((image) => image.split)}::text[], ${images.map((image) => image.group)}::text[])
+        as photo (sha256, label, split, near_duplicate_group)),
+    created as (
+      insert into datasets (model, version, ingestion, seed, classes)
+      values (${model}, ${version}, ${ingestion}, ${seed}, ${db.json(Object.keys(summary.classes))})
+      on conflict do nothing returning model, version),
+    listed as (
+      insert into dataset_images (model, version, sha256, label, split, near_duplicate_group)
+      select created.model, created.version, given.* from created, given)
+    update images set split = given.split from created, given
+    where images.model = created.model and images.sha256 = given.sha256 and images.split is null`;
   return summary;
 }
 

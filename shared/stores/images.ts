@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto';
 import { DandelionError, type ErrorCode } from '../errors.ts';
 import type { ImageSource } from '../events.ts';
-import type { Database } from './database.ts';
+import { type Database, patient } from './database.ts';
 import type { ObjectStore } from './objects.ts';
 
 /** What is known of a photo's bytes, whoever labelled it. */
@@ -65,13 +65,12 @@ export async function readPhoto(objects: ObjectStore, sha256: string): Promise<B
  */
 export async function beginIngestion(db: Database, ingestion: Ingestion): Promise<void> {
   const { id, model, source } = ingestion;
-  await db.begin(async (transaction) => {
-    await transaction`
+  await db`
+    with begun as (
       insert into ingestions (id, model, source_kind, source_uri)
       values (${id}, ${model}, ${source.kind}, ${source.uri})
-      on conflict (id) do update set finished_at = null, counts = null`;
-    await transaction`delete from rejections where ingestion = ${id}`;
-  });
+      on conflict (id) do update set finished_at = null, counts = null)
+    delete from rejections where ingestion = ${id}`;
 }
 
 /** Notes that an ingestion ended, with the counts of its result. */
@@ -110,16 +109,14 @@ export async function recordImages(
     sha256,
     label,
   }));
-  await db.begin(async (transaction) => {
-    await transaction`
-      insert into images ${transaction(photos, 'model', 'sha256', 'source', 'label', 'size_bytes', 'width', 'height', 'format', 'perceptual_hash')}
+  await db`
+    with photos as (
+      insert into images ${db(photos, 'model', 'sha256', 'source', 'label', 'size_bytes', 'width', 'height', 'format', 'perceptual_hash')}
       on conflict (model, sha256) do update set label = excluded.label
-      where images.label_source = 'manifest' and images.label <> excluded.label`;
-    await transaction`
-      insert into ingestion_images ${transaction(entries)}
-      on conflict (ingestion, source) do update set sha256 = excluded.sha256, label = excluded.label
-      where (ingestion_images.sha256, ingestion_images.label) <> (excluded.sha256, excluded.label)`;
-  });
+      where images.label_source = 'manifest' and images.label <> excluded.label)
+    insert into ingestion_images ${db(entries)}
+    on conflict (ingestion, source) do update set sha256 = excluded.sha256, label = excluded.label
+    where (ingestion_images.sha256, ingestion_images.label) <> (excluded.sha256, excluded.label)`;
 }
 
 /** Writes a batch of rejections; an entry that was rejected before keeps its latest reason. */
@@ -176,15 +173,17 @@ export async function withdrawEntries(
 ): Promise<void> {
   if (sources.length === 0) return;
   const { id, model } = ingestion;
-  await db.begin(async (transaction) => {
-    const removed = await transaction<{ sha256: string }[]>`
-      delete from ingestion_images where ingestion = ${id} and source = any(${[...sources]}::text[])
-      returning sha256`;
-    await transaction`
-      delete from images i where i.model = ${model} and i.sha256 = any(${removed.map((row) => row.sha256)}::text[])
-        and i.split is null
-        and not exists (select from ingestion_images e where e.model = i.model and e.sha256 = i.sha256)`;
-  });
+  const withdrawn = [...sources];
+  // The second half sees the entries as they were before the first one.
+  await db`
+    with removed as (
+      delete from ingestion_images where ingestion = ${id} and source = any(${withdrawn}::text[])
+      returning sha256)
+    delete from images i using (select distinct sha256 from removed) r
+    where i.model = ${model} and i.sha256 = r.sha256 and i.split is null
+      and not exists (
+        select from ingestion_images e where e.model = i.model and e.sha256 = i.sha256
+          and not (e.ingestion = ${id} and e.source = any(${withdrawn}::text[])))`;
 }
 
 /** Writes the near-duplicate group of each photo whose group changed. */
@@ -194,7 +193,7 @@ export async function recordGroups(
   groups: ReadonlyMap<string, string>,
 ): Promise<void> {
   if (groups.size === 0) return;
-  await db`
+  await patient(db)`
     update images set near_duplicate_group = g.group_id
     from unnest(${[...groups.keys()]}::text[], ${[...groups.values()]}::text[]) as g (sha256, group_id)
     where images.model = ${model} and images.sha256 = g.sha256

@@ -1,4 +1,7 @@
-/** One step of the schema: applied once, in the order of `id`, never edited after it shipped. */
+/**
+ * One step of the schema: applied once, in the order of `id`, never edited after it shipped. It only adds, and leaves
+ * what an older release reads and writes: pods of both releases work side by side while one replaces the other.
+ */
 export interface Migration {
   id: number;
   name: string;

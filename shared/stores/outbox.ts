@@ -19,19 +19,24 @@ export interface ClaimedNotice {
   tries: number;
 }
 
-/** Adds the notices of a run, in the transaction of its outcome. One that waits already is not added twice. */
-export async function addNotices(
-  transaction: postgres.ISql,
-  run: string,
+/**
+ * The clause that adds notices to the outbox, for the statement that writes the outcome they tell of. One that waits
+ * already is not added twice.
+ *
+ * @param written name of the `with` clause that returns `id` and `function` of the run, or nothing
+ */
+export function addingNotices(
+  db: postgres.ISql,
+  written: string,
   notices: readonly Event[],
-): Promise<void> {
+): postgres.PendingQuery<postgres.Row[]> {
   const events = notices.map((event) => asJson(storable(event)));
-  await transaction`
+  return db`
     insert into outbox (id, function, run, event)
-    select notice.id, steps.function, steps.id, notice.event::json
-    from steps, unnest(${notices.map(({ id }) => id)}::text[], ${events}::text[])
+    select notice.id, run.function, run.id, notice.event::json
+    from ${db(written)} as run, unnest(${notices.map(({ id }) => id)}::text[], ${events}::text[])
       with ordinality as notice (id, event, ordinal)
-    where steps.id = ${run} order by ordinal
+    order by ordinal
     on conflict (id) do nothing`;
 }
 
@@ -41,6 +46,7 @@ export async function claimNotices(
   request: { function: string; limit: number; leaseMs: number },
 ): Promise<ClaimedNotice[]> {
   const rows = await query(
+    db,
     () => db<ClaimedNotice[]>`
       with due as (
         select position from outbox
@@ -55,12 +61,13 @@ export async function claimNotices(
 
 /** Forgets a notice that the sink took. */
 export async function removeNotice(db: Database, claim: ClaimedNotice): Promise<void> {
-  await query(() => db`delete from outbox where ${stillMine(db, claim)}`);
+  await query(db, () => db`delete from outbox where ${stillMine(db, claim)}`);
 }
 
 /** Lets a notice be tried again after a while. */
 export async function postponeNotice(db: Database, claim: ClaimedNotice, delayMs: number): Promise<void> {
   await query(
+    db,
     () => db`
       update outbox set next_try_at = now() + ${milliseconds(db, delayMs)} where ${stillMine(db, claim)}`,
   );
@@ -68,12 +75,13 @@ export async function postponeNotice(db: Database, claim: ClaimedNotice, delayMs
 
 /** Lets a notice rest that the sink refused for good; it is kept with the reason until it is purged. */
 export async function refuseNotice(db: Database, claim: ClaimedNotice, refusal: string): Promise<void> {
-  await query(() => db`update outbox set refusal = ${refusal} where ${stillMine(db, claim)}`);
+  await query(db, () => db`update outbox set refusal = ${refusal} where ${stillMine(db, claim)}`);
 }
 
 /** Deletes notices written longer ago than that, whatever became of them; returns how many. */
 export async function purgeNotices(db: Database, olderThanMs: number): Promise<number> {
   const rows = await query(
+    db,
     () => db`delete from outbox where created_at < now() - ${milliseconds(db, olderThanMs)}`,
   );
   return rows.count;

@@ -4,7 +4,7 @@ import { DandelionError, type Problem } from '../errors.ts';
 import { type Event, runIdOf } from '../events.ts';
 import type { Database } from './database.ts';
 import { query } from './outage.ts';
-import { addNotices } from './outbox.ts';
+import { addingNotices } from './outbox.ts';
 import {
   asJson,
   eventDigest,
@@ -58,6 +58,7 @@ export async function claimStep(
   const id = runIdOf(request.function, event.source, event.id);
   const digest = eventDigest(event);
   const inserted = await query(
+    db,
     () => db<StepRow[]>`
       insert into steps (id, function, source, event_id, event, event_digest, status, attempt,
         lease_owner, lease_until, started_at)
@@ -70,6 +71,7 @@ export async function claimStep(
   const [claimed] = await begin(db, request, db`id = ${id} and ${again}`);
   if (claimed !== undefined) return { claimed: true, run: claimed };
   const [row] = await query(
+    db,
     () => db<(StepRow & { event_digest: string })[]>`
       select ${columns(db)}, event_digest from steps where id = ${id}`,
   );
@@ -118,6 +120,7 @@ export async function takeOverSteps(
 /** Ends abandoned runs whose workers crashed `CRASH_LIMIT` times in a row; returns how many. */
 export async function giveUpSteps(db: Database, functionName: string, problem: Problem): Promise<number> {
   const rows = await query(
+    db,
     () => db`
       update steps set status = 'failed', problem = ${asJson(problem)}::text::json, final = false,
         crashes = 0, lease_owner = null, lease_until = null, finished_at = now(), updated_at = now()
@@ -137,7 +140,7 @@ export function writeProgress(db: Database, lease: Lease, progress: StepProgress
 }
 
 /**
- * Writes the outcome, once, and its notices into the outbox in the same transaction; false when the lease is lost and
+ * Writes the outcome, once, and its notices into the outbox in the same statement; false when the lease is lost and
  * nothing was written.
  */
 export async function finishStep(
@@ -146,28 +149,22 @@ export async function finishStep(
   outcome: StepOutcome,
   notices: readonly Event[] = [],
 ): Promise<boolean> {
-  if (notices.length === 0) return writeOutcome(db, lease, outcome);
-  return query(() =>
-    db.begin(async (transaction) => {
-      const written = await writeOutcome(transaction, lease, outcome);
-      if (written) await addNotices(transaction, lease.id, notices);
-      return written;
-    }),
-  );
-}
-
-function writeOutcome(db: postgres.ISql, lease: Lease, outcome: StepOutcome): Promise<boolean> {
   const result =
     outcome.status === 'succeeded' && outcome.result !== undefined ? asJson(storable(outcome.result)) : null;
   const problem = outcome.status === 'succeeded' ? null : asJson(outcome.problem);
   const final = outcome.status === 'succeeded' || outcome.final;
-  return write(
+  const assignments = db`status = ${outcome.status}, result = ${result}::text::json,
+    problem = ${problem}::text::json, final = ${final}, crashes = 0, lease_owner = null, lease_until = null,
+    finished_at = now(), updated_at = now()`;
+  if (notices.length === 0) return write(db, lease, assignments);
+  const rows = await query(
     db,
-    lease,
-    db`status = ${outcome.status}, result = ${result}::text::json, problem = ${problem}::text::json,
-      final = ${final}, crashes = 0, lease_owner = null, lease_until = null, finished_at = now(),
-      updated_at = now()`,
+    () => db`
+      with written as (update steps set ${assignments} where ${stillMine(db, lease)} returning id, function),
+        added as (${addingNotices(db, 'written', notices)})
+      select id from written`,
   );
+  return rows.count > 0;
 }
 
 /** Hands a run back unfinished, so that another process takes it at once; false when the lease was lost before. */
@@ -191,6 +188,7 @@ export function releaseEveryLease(db: Database): Promise<string[]> {
 
 async function release(db: Database, condition: Fragment): Promise<string[]> {
   const rows = await query(
+    db,
     () => db<{ id: string }[]>`
       update steps set status = 'queued', lease_owner = null, lease_until = null, crashes = crashes + 1,
         updated_at = now()
@@ -202,6 +200,7 @@ async function release(db: Database, condition: Fragment): Promise<string[]> {
 /** One run of a function; `undefined` when there is none (any more). */
 export async function findStep(db: Database, functionName: string, id: string): Promise<StepRun | undefined> {
   const [row] = await query(
+    db,
     () => db<StepRow[]>`select ${columns(db)} from steps where id = ${id} and function = ${functionName}`,
   );
   return row === undefined ? undefined : toRun(row);
@@ -266,7 +265,7 @@ export async function reopenSteps(db: Database, event: { source: string; id: str
 /** Deletes runs that finished longer ago than that; returns how many. */
 export async function purgeSteps(db: Database, olderThanMs: number): Promise<number> {
   const age = db`${olderThanMs}::float8 * interval '1 millisecond'`;
-  const rows = await query(() => db`delete from steps where finished_at < now() - ${age}`);
+  const rows = await query(db, () => db`delete from steps where finished_at < now() - ${age}`);
   return rows.count;
 }
 
@@ -285,10 +284,14 @@ const abandoned = (db: Database): Fragment =>
 /** A run that is still leased when it is found abandoned ended its worker just now. */
 const crashesSoFar = (db: Database): Fragment => db`crashes + (status = 'running')::int`;
 
+const stillMine = (db: Database, { id, attempt }: Lease): Fragment =>
+  db`id = ${id} and attempt = ${attempt} and status = 'running'`;
+
 const worthwhile = (db: Database): Fragment => db`(${crashesSoFar(db)} < ${CRASH_LIMIT})`;
 
 async function begin(db: Database, request: LeaseRequest, condition: Fragment): Promise<StepRun[]> {
   const rows = await query(
+    db,
     () => db<StepRow[]>`
       update steps set status = 'running', attempt = attempt + 1, crashes = ${crashesSoFar(db)},
         lease_owner = ${request.owner}, lease_until = ${leaseEnd(db, request.leaseMs)}, progress = null,
@@ -298,17 +301,18 @@ async function begin(db: Database, request: LeaseRequest, condition: Fragment): 
   return rows.map(toRun);
 }
 
-async function write(db: postgres.ISql, lease: Lease, assignments: Fragment): Promise<boolean> {
+async function write(db: Database, lease: Lease, assignments: Fragment): Promise<boolean> {
   const rows = await query(
+    db,
     () => db`
-      update steps set ${assignments}
-      where id = ${lease.id} and attempt = ${lease.attempt} and status = 'running'`,
+update steps set ${assignments} where ${stillMine(db, lease)}`,
   );
   return rows.count > 0;
 }
 
 async function select(db: Database, condition: Fragment): Promise<StepRun[]> {
   const rows = await query(
+    db,
     () => db<StepRow[]>`select ${columns(db)} from steps where ${condition} order by updated_at, id`,
   );
   return rows.map(toRun);

@@ -14,11 +14,11 @@ export interface TestDatabase {
 }
 
 /**
- * Creates a fresh, migrated database on the server of `TEST_DATABASE_URL` (set by the test run's set-up, or by hand).
+ * Creates an empty database on the server of `TEST_DATABASE_URL` (set by the test run's set-up, or by hand).
  *
  * @throws Error when there is no server: database tests are never skipped in silence
  */
-export async function testDatabase(): Promise<TestDatabase> {
+export async function emptyDatabase(): Promise<{ name: string; url: string; drop(): Promise<void> }> {
   const serverUrl = process.env.TEST_DATABASE_URL;
   if (serverUrl === undefined) throw new Error('TEST_DATABASE_URL is not set: run the tests through vitest.');
   const name = `test_${randomBytes(6).toString('hex')}`;
@@ -26,13 +26,25 @@ export async function testDatabase(): Promise<TestDatabase> {
   await admin.unsafe(`create database ${name}`);
   const url = new URL(serverUrl);
   url.pathname = `/${name}`;
-  const db = await openDatabase(url.href);
   const drop = async () => {
-    await db.end({ timeout: 5 });
     await admin.unsafe(`drop database ${name} with (force)`);
     await admin.end();
   };
-  return { url: url.href, db, drop };
+  return { name, url: url.href, drop };
+}
+
+/** Creates a fresh, migrated database; as {@link emptyDatabase}. */
+export async function testDatabase(): Promise<TestDatabase> {
+  const { url, drop } = await emptyDatabase();
+  const db = await openDatabase(url);
+  return {
+    url,
+    db,
+    async drop() {
+      await db.end({ timeout: 5 });
+      await drop();
+    },
+  };
 }
 
 /** Everything a pipeline function stands on, made for one test: database, object store and tracking folders. */
