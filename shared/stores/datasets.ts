@@ -168,7 +168,7 @@ export function readDataset(
   version: string,
   split?: Split,
 ): Promise<DatasetImage[]> {
-  return db<DatasetImage[]>`
+  return patient(db)<DatasetImage[]>`
     select sha256, label, near_duplicate_group as "group", split from dataset_images
     where model = ${model} and version = ${version} ${split === undefined ? db`` : db`and split = ${split}`}
     order by sha256`;

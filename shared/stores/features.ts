@@ -1,6 +1,6 @@
 import { DandelionError } from '../errors.ts';
 import type { Database } from './database.ts';
-import type { Split } from './datasets.ts';
+import { readDataset, type Split } from './datasets.ts';
 
 /** What the extractor said of one photo. Vectors have `dimension` numbers. */
 export interface FeatureRow {
@@ -39,7 +39,10 @@ export async function missingFeatures(
   return rows.map((row) => row.sha256);
 }
 
-/** Stores a batch; a photo that is there already is left as it was. */
+/**
+ * Stores a batch, in one statement; a photo that is there already is left as it was. Vectors are kept as half floats
+ * (binary16), which halves their bytes, unless one holds a number that they cannot.
+ */
 export async function storeFeatures(
   db: Database,
   model: string,
@@ -47,15 +50,15 @@ export async function storeFeatures(
   rows: readonly FeatureRow[],
 ): Promise<void> {
   if (rows.length === 0) return;
-  const values = rows.map((row) => ({
-    model,
-    sha256: row.sha256,
-    extractor,
-    vector: bytesOf(row.vector),
-    flipped_vector: bytesOf(row.flippedVector),
-    statistics: db.json(row.statistics),
-  }));
-  await db`insert into features ${db(values)} on conflict do nothing`;
+  await db`
+    insert into features (model, extractor, sha256, vector, flipped_vector, statistics)
+    select ${model}, ${extractor}, photo.sha256, decode(vector, 'hex'), decode(flipped, 'hex'), statistics::jsonb
+    from unnest(
+      ${rows.map(({ sha256 }) => sha256)}::text[], ${rows.map(({ vector }) => packed(vector))}::text[],
+      ${rows.map(({ flippedVector }) => packed(flippedVector))}::text[],
+      ${rows.map(({ statistics }) => JSON.stringify(statistics))}::text[])
+      as photo (sha256, vector, flipped, statistics)
+    on conflict do nothing`;
 }
 
 /** Writes what the quality checks said of photos; an empty list of flags clears them. */
@@ -64,11 +67,16 @@ export async function recordQuality(
   model: string,
   photos: readonly { sha256: string; flags: readonly string[] }[],
 ): Promise<void> {
-  for (const { sha256, flags } of photos) {
-    await db`
-      update images set quality_flags = ${[...flags]}
-      where model = ${model} and sha256 = ${sha256} and quality_flags is distinct from ${[...flags]}::text[]`;
-  }
+  if (photos.length === 0) return;
+  await db`
+    update images set quality_flags = found.flags
+    from (
+      select sha256, array(select jsonb_array_elements_text(list::jsonb)) as flags
+      from unnest(
+        ${photos.map(({ sha256 }) => sha256)}::text[],
+        ${photos.map(({ flags }) => JSON.stringify(flags))}::text[]) as photo (sha256, list)) as found
+    where images.model = ${model} and images.sha256 = found.sha256
+      and images.quality_flags is distinct from found.flags`;
 }
 
 /**
@@ -82,48 +90,58 @@ export async function readFeatures(
   dataset: { model: string; version: string; split: Split },
   extractor: { id: string; dimension: number },
 ): Promise<FeatureMatrix> {
-  const rows = await db<
-    { sha256: string; label: string; group: string; vector: Buffer | null; flipped: Buffer | null }[]
-  >`
-    select d.sha256, d.label, d.near_duplicate_group as "group", f.vector, f.flipped_vector as flipped
-    from dataset_images d
-    left join features f on f.model = d.model and f.sha256 = d.sha256 and f.extractor = ${extractor.id}
-    where d.model = ${dataset.model} and d.version = ${dataset.version} and d.split = ${dataset.split}
-    order by d.sha256`;
   const { dimension } = extractor;
-  const features = new Float32Array(rows.length * dimension);
-  const flippedFeatures = new Float32Array(rows.length * dimension);
-  for (const [index, row] of rows.entries()) {
-    if (row.vector === null || row.flipped === null) {
-      throw new DandelionError(
-        'object-missing',
-        `Photo ${row.sha256} of dataset ${dataset.version} has no ${extractor.id} features; run preprocess again.`,
-      );
+  const images = await readDataset(db, dataset.model, dataset.version, dataset.split);
+  const features = new Float32Array(images.length * dimension);
+  const flippedFeatures = new Float32Array(images.length * dimension);
+  // Page by page: the rows of a page are garbage once they are in the matrices.
+  for (let start = 0; start < images.length; start += PAGE_ROWS) {
+    const page = images.slice(start, start + PAGE_ROWS).map(({ sha256 }) => sha256);
+    const rows = await db<{ sha256: string; vector: Buffer; flipped: Buffer }[]>`
+      select sha256, vector, flipped_vector as flipped from features
+      where model = ${dataset.model} and extractor = ${extractor.id} and sha256 = any(${page}::text[])`;
+    const stored = new Map(rows.map((row) => [row.sha256, row]));
+    for (const [index, sha256] of page.entries()) {
+      const row = stored.get(sha256);
+      if (row === undefined) {
+        throw new DandelionError(
+          'object-missing',
+          `Photo ${sha256} of dataset ${dataset.version} has no ${extractor.id} features; run preprocess again.`,
+        );
+      }
+      features.set(unpacked(row.vector, dimension), (start + index) * dimension);
+      flippedFeatures.set(unpacked(row.flipped, dimension), (start + index) * dimension);
     }
-    features.set(floatsOf(row.vector, dimension), index * dimension);
-    flippedFeatures.set(floatsOf(row.flipped, dimension), index * dimension);
   }
   return {
-    sha256: rows.map((row) => row.sha256),
-    labels: rows.map((row) => row.label),
-    groups: rows.map((row) => row.group),
+    sha256: images.map(({ sha256 }) => sha256),
+    labels: images.map(({ label }) => label),
+    groups: images.map(({ group }) => group),
     features,
     flippedFeatures,
     dimension,
   };
 }
 
-function bytesOf(vector: Float32Array): Buffer {
-  return Buffer.from(vector.buffer, vector.byteOffset, vector.byteLength);
+const PAGE_ROWS = 500;
+
+/** Largest number of binary16; beyond it lies infinity. */
+const LARGEST_HALF = 65_504;
+
+/** Little-endian, as hex digits: the fastest way into PostgreSQL as text. */
+function packed(vector: Float32Array): string {
+  const fits = vector.every((value) => Math.abs(value) <= LARGEST_HALF);
+  const { buffer, byteOffset, byteLength } = fits ? new Float16Array(vector) : vector;
+  return Buffer.from(buffer, byteOffset, byteLength).toString('hex');
 }
 
-/** Copies: a Float32Array must start on a multiple of 4, which a driver's buffer does not promise. */
-function floatsOf(bytes: Buffer, dimension: number): Float32Array {
-  if (bytes.byteLength !== dimension * 4) {
-    throw new DandelionError(
-      'object-corrupt',
-      `A feature vector has ${bytes.byteLength} bytes where ${dimension * 4} belong; run preprocess again.`,
-    );
-  }
-  return new Float32Array(Uint8Array.from(bytes).buffer);
+/** Copies: an array of floats must start on a multiple of its size, which a driver's buffer does not promise. */
+function unpacked(bytes: Buffer, dimension: number): Float16Array | Float32Array {
+  const { buffer } = Uint8Array.from(bytes);
+  if (bytes.byteLength === dimension * Float16Array.BYTES_PER_ELEMENT) return new Float16Array(buffer);
+  if (bytes.byteLength === dimension * Float32Array.BYTES_PER_ELEMENT) return new Float32Array(buffer);
+  throw new DandelionError(
+    'object-corrupt',
+    `A feature vector has ${bytes.byteLength} bytes where ${dimension} numbers belong; run preprocess again.`,
+  );
 }

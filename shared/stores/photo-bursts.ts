@@ -16,6 +16,7 @@ export async function addToBurst(
 ): Promise<string> {
   const { model, sourceUri, photos } = added;
   const [row] = await query(
+    db,
     () => db<{ burst: string }[]>`
       insert into photo_bursts (model, source_uri, photos) values (${model}, ${sourceUri}, ${photos})
       on conflict (model, source_uri)
@@ -38,9 +39,13 @@ export async function endBurst(
   const end = db`least(last_at + ${quietMs}::float8 * interval '1 millisecond',
     first_at + ${longestMs}::float8 * interval '1 millisecond')`;
   const mine = db`model = ${model} and source_uri = ${sourceUri} and burst = ${burst}::bigint`;
-  const ended = await query(() => db`delete from photo_bursts where ${mine} and ${end} <= clock_timestamp()`);
+  const ended = await query(
+    db,
+    () => db`delete from photo_bursts where ${mine} and ${end} <= clock_timestamp()`,
+  );
   if (ended.count > 0) return 0;
   const [left] = await query(
+    db,
     () => db<{ leftMs: number }[]>`
       select extract(epoch from ${end} - clock_timestamp())::float8 * 1000 as "leftMs"
       from photo_bursts where ${mine}`,

@@ -36,6 +36,7 @@ export async function savePredictions(db: Database, records: readonly Prediction
     embeddingDigest: embedding?.digest,
   }));
   const inserted = await query(
+    db,
     () => db`
       insert into predictions (id, made_at, model, version, revision, outcome, code, label, scores, latency_ms,
         weight, input, embedding_digest, client_hash, trace_id)
@@ -61,6 +62,7 @@ export function countPredictions(
 ): Promise<PredictionCounts[]> {
   const ofVersion = filter.version === undefined ? db`true` : db`version = ${filter.version}`;
   return query(
+    db,
     () => db<PredictionCounts[]>`
       select version, revision,
         coalesce(sum(weight) filter (where outcome = 'answered'), 0)::float8 as answered,
@@ -77,6 +79,6 @@ export function countPredictions(
 /** Deletes records of predictions made longer ago than that; returns how many. */
 export async function purgePredictions(db: Database, olderThanMs: number): Promise<number> {
   const age = db`${olderThanMs}::float8 * interval '1 millisecond'`;
-  const rows = await query(() => db`delete from predictions where made_at < now() - ${age}`);
+  const rows = await query(db, () => db`delete from predictions where made_at < now() - ${age}`);
   return rows.count;
 }
