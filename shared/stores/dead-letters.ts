@@ -34,6 +34,7 @@ export async function saveDeadLetter(db: Database, burial: Burial): Promise<stri
   // PostgreSQL's text takes no U+0000.
   const cause = burial.cause.replaceAll('\0', '\uFFFD');
   await query(
+    db,
     () => db`
       insert into dead_letters (id, event, destination, status, cause)
       values (${id}, ${asJson(storable(event))}::text::json, ${destination}, ${status}, ${cause})
@@ -50,6 +51,7 @@ export async function listDeadLetters(
 ): Promise<DeadLetter[]> {
   const waiting = all ? db`true` : db`(replayed_at is null or replayed_at < last_at)`;
   const rows = await query(
+    db,
     () => db<DeadLetter[]>`
       select ${columns(db)} from dead_letters where ${waiting} order by last_at desc, id limit ${limit}`,
   );
@@ -58,13 +60,19 @@ export async function listDeadLetters(
 
 /** One dead letter; `undefined` when there is none of that id. */
 export async function findDeadLetter(db: Database, id: string): Promise<DeadLetter | undefined> {
-  const [row] = await query(() => db<DeadLetter[]>`select ${columns(db)} from dead_letters where id = ${id}`);
+  const [row] = await query(
+    db,
+    () => db<DeadLetter[]>`select ${columns(db)} from dead_letters where id = ${id}`,
+  );
   return row === undefined ? undefined : { ...row, event: restored(row.event) };
 }
 
 /** Notes that a dead letter was sent to the broker again. */
 export async function noteReplay(db: Database, id: string): Promise<void> {
-  await query(() => db`update dead_letters set replays = replays + 1, replayed_at = now() where id = ${id}`);
+  await query(
+    db,
+    () => db`update dead_letters set replays = replays + 1, replayed_at = now() where id = ${id}`,
+  );
 }
 
 const columns = (db: Database) => db`

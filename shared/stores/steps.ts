@@ -255,6 +255,7 @@ export function listSucceeded(db: Database): Promise<StepRun[]> {
  */
 export async function reopenSteps(db: Database, event: { source: string; id: string }): Promise<number> {
   const rows = await query(
+    db,
     () => db`
       update steps set final = false, updated_at = now()
       where source = ${event.source} and event_id = ${event.id} and status in ('failed', 'cancelled')`,
