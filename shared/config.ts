@@ -73,6 +73,27 @@ export type TrackingSettings = Pick<
   | 'MLFLOW_TRACKING_TOKEN'
 >;
 
+/** Elasticsearch, where logs, metrics and predictions are kept; without ELASTICSEARCH_URL nothing goes there. */
+export const searchSettings = z.object({
+  /** `https://elasticsearch:9200`; user and password may stand in it. */
+  ELASTICSEARCH_URL: z
+    .url({ protocol: /^https?$/, error: 'use the address of Elasticsearch, such as http://127.0.0.1:9200' })
+    .optional(),
+  ELASTICSEARCH_API_KEY: z.string().optional(),
+  /** Last part of the names of data streams: installations that share a server differ in it. */
+  ELASTICSEARCH_NAMESPACE: z
+    .string()
+    .regex(/^[a-z0-9_.]{1,60}$/, 'use lower-case letters, digits, "_" and "."')
+    .default('default'),
+  /** Documents older than this are deleted, where the server can do so. */
+  ELASTICSEARCH_RETENTION_DAYS: count(1).default(30),
+  /** Has a policy of index lifecycle management decide instead. */
+  ELASTICSEARCH_ILM_POLICY: z.string().optional(),
+  /** Off where an agent brings standard output there. */
+  LOGS_TO_ELASTICSEARCH: flag.default(true),
+});
+export type SearchSettings = z.infer<typeof searchSettings>;
+
 /**
  * Reads settings from the environment. An empty variable counts as unset.
  *

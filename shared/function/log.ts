@@ -11,6 +11,8 @@ export interface LoggerOptions {
   instanceId?: string;
   /** Where lines go; standard output unless given. Written synchronously, so an exit loses nothing. */
   destination?: DestinationStream;
+  /** Gets each line too, after the destination; must neither throw nor wait. */
+  copyTo?: (line: string) => void;
 }
 
 /** A logger that writes one ECS JSON document a line. */
@@ -21,7 +23,17 @@ export function createLogger(options: LoggerOptions): Logger {
     apmIntegration: false,
   });
   const settings = { ...format, level: options.level ?? 'info' };
-  return pino(settings, options.destination ?? standardOutput());
+  const destination = options.destination ?? standardOutput();
+  return pino(settings, options.copyTo === undefined ? destination : teed(destination, options.copyTo));
+}
+
+function teed(destination: DestinationStream, copyTo: (line: string) => void): DestinationStream {
+  return {
+    write(line) {
+      destination.write(line);
+      copyTo(line);
+    },
+  };
 }
 
 const FULL_PIPE_PAUSE_MS = 5;

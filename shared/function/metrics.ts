@@ -1,5 +1,6 @@
-import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client';
+import { Counter, collectDefaultMetrics, Gauge, Histogram, type MetricValue, Registry } from 'prom-client';
 import { toDandelionError } from '../errors.ts';
+import type { SearchCounts } from '../stores/search-writer.ts';
 
 /** What starts an invocation: OpenTelemetry's `faas.trigger`. */
 export type Trigger = 'http' | 'pubsub';
@@ -15,12 +16,28 @@ export interface FunctionMetrics {
   initialised(seconds: number): void;
   coldStart(): void;
   text(): Promise<{ contentType: string; body: string }>;
+  /** Every sample by name and labels, for those who keep figures without scraping. */
+  samples(): Promise<Sample[]>;
+}
+
+/** One figure of the metric set, as at this moment. */
+export interface Sample {
+  name: string;
+  labels: Readonly<Record<string, string | number>>;
+  value: number;
 }
 
 const SECONDS = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800, 3600];
 
-/** @param inFlight asked at each scrape */
-export function createMetrics(functionName: string, inFlight: () => number): FunctionMetrics {
+/**
+ * @param inFlight asked at each scrape
+ * @param searchCounts what became of documents for Elasticsearch; absent where none is configured
+ */
+export function createMetrics(
+  functionName: string,
+  inFlight: () => number,
+  searchCounts?: () => Readonly<SearchCounts>,
+): FunctionMetrics {
   const registry = new Registry();
   registry.setDefaultLabels({ function: functionName });
   collectDefaultMetrics({ register: registry });
@@ -70,6 +87,7 @@ export function createMetrics(functionName: string, inFlight: () => number): Fun
       this.set(inFlight());
     },
   });
+  if (searchCounts !== undefined) countSearch(registers, searchCounts);
   const counted = new WeakSet<object>();
 
   return {
@@ -87,5 +105,29 @@ export function createMetrics(functionName: string, inFlight: () => number): Fun
     initialised: (seconds) => initDurations.observe(seconds),
     coldStart: () => coldStarts.inc(),
     text: async () => ({ contentType: registry.contentType, body: await registry.metrics() }),
+    async samples() {
+      const metrics = await registry.getMetricsAsJSON();
+      return metrics.flatMap(({ name, values }) =>
+        // A histogram's samples have names of their own.
+        values.map((sample: MetricValue<string> & { metricName?: string }) => ({
+          name: sample.metricName ?? name,
+          labels: sample.labels as Sample['labels'],
+          value: sample.value,
+        })),
+      );
+    },
   };
+}
+
+function countSearch(registers: Registry[], counts: () => Readonly<SearchCounts>): void {
+  new Counter({
+    name: 'faas_search_documents_total',
+    help: 'Log lines and figures that Elasticsearch stored, that it refused, and those dropped before',
+    labelNames: ['outcome'],
+    registers,
+    collect() {
+      this.reset();
+      for (const [outcome, documents] of Object.entries(counts())) this.inc({ outcome }, documents);
+    },
+  });
 }

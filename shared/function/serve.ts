@@ -5,7 +5,12 @@ import { endComputations } from './compute.ts';
 import { createLogger } from './log.ts';
 import { createFunctionServer, type FunctionServer } from './server.ts';
 import { startupSettings } from './settings.ts';
+import { openTelemetry, type Telemetry } from './telemetry.ts';
 import type { FunctionModule } from './types.ts';
+
+/** How long an exit waits for Elasticsearch to take the last lines. */
+const LAST_LINES_MS = 2000;
+const LAST_WORDS_MS = 1000;
 
 /**
  * The entry of a function's process: settings from the environment, a server, `init`, and a stop that loses nothing.
@@ -17,20 +22,27 @@ import type { FunctionModule } from './types.ts';
 export async function serveFunction(name: string, module: FunctionModule): Promise<void> {
   const { LOG_LEVEL: level, INSTANCE_ID: instanceId } = readConfig(startupSettings);
   const env = { ...process.env, INSTANCE_ID: instanceId };
-  const logger = createLogger({ name, level, instanceId });
+  const ownLog = createLogger({ name, level, instanceId });
+  let logger = ownLog;
+  let telemetry: Telemetry | undefined;
   const fail = (message: string) => (thrown: unknown) => {
     const error = toDandelionError(thrown);
     logger.fatal(
       { err: error.cause instanceof Error ? error.cause : error, 'error.code': error.code },
       message,
     );
-    process.exit(1);
+    if (telemetry === undefined) process.exit(1);
+    void telemetry.close(AbortSignal.timeout(LAST_WORDS_MS)).finally(() => process.exit(1));
   };
   process.on('uncaughtException', fail('an error nobody caught'));
   process.on('unhandledRejection', fail('a rejection nobody caught'));
   try {
-    const server = createFunctionServer(module, { name, env, logger });
-    stopOnSignal(server, fail('the stop failed'));
+    telemetry = openTelemetry({ name, env, instanceId, log: ownLog });
+    if (telemetry?.copyLine !== undefined) {
+      logger = createLogger({ name, level, instanceId, copyTo: telemetry.copyLine });
+    }
+    const server = createFunctionServer(module, { name, env, logger, telemetry });
+    stopOnSignal(server, telemetry, fail('the stop failed'));
     const { port } = await server.listen();
     if (process.connected) process.send?.({ listening: { port } });
     await server.init();
@@ -39,7 +51,11 @@ export async function serveFunction(name: string, module: FunctionModule): Promi
   }
 }
 
-function stopOnSignal(server: FunctionServer, onFailure: (error: unknown) => void): void {
+function stopOnSignal(
+  server: FunctionServer,
+  telemetry: Telemetry | undefined,
+  onFailure: (error: unknown) => void,
+): void {
   let stopping = false;
   const stop = async (why: string) => {
     if (stopping) return;
@@ -49,6 +65,7 @@ function stopOnSignal(server: FunctionServer, onFailure: (error: unknown) => voi
     await endComputations();
     await closeDatabases();
     server.log.info({ 'event.action': 'stop' }, 'stopped');
+    await telemetry?.close(AbortSignal.timeout(LAST_LINES_MS));
     process.exit(0);
   };
   const on = (why: string) => () => void stop(why).catch(onFailure);

@@ -21,6 +21,7 @@ import type { Runtime } from './runtime.ts';
 import { checkOrigin, checkToken, createRateLimit, securityHeaders } from './security.ts';
 import { isLoopback, readRuntimeSettings } from './settings.ts';
 import { createSink } from './sink.ts';
+import type { Telemetry } from './telemetry.ts';
 import type { FunctionModule, Notice } from './types.ts';
 
 const DEFAULT_BODY_LIMIT_BYTES = 1024 * 1024;
@@ -40,15 +41,20 @@ export interface FunctionServer {
   close(): Promise<void>;
 }
 
+export interface ServerOptions {
+  name: string;
+  env?: Environment | undefined;
+  logger?: Logger | undefined;
+  /** Keeps the function's figures. */
+  telemetry?: Telemetry | undefined;
+}
+
 /**
  * Makes the HTTP server of a function; `listen` and `init` start it.
  *
  * @throws DandelionError `bad-config` when the environment is not usable
  */
-export function createFunctionServer(
-  module: FunctionModule,
-  options: { name: string; env?: Environment; logger?: Logger },
-): FunctionServer {
+export function createFunctionServer(module: FunctionModule, options: ServerOptions): FunctionServer {
   const stop = new AbortController();
   const cut = new AbortController();
   const runtime = createRuntime(module, options, stop.signal, cut.signal);
@@ -86,7 +92,7 @@ export function createFunctionServer(
 
 function createRuntime(
   module: FunctionModule,
-  options: { name: string; env?: Environment; logger?: Logger },
+  options: ServerOptions,
   stopping: AbortSignal,
   cutOff: AbortSignal,
 ): Runtime {
@@ -97,7 +103,8 @@ function createRuntime(
     options.logger ?? createLogger({ name, level: settings.LOG_LEVEL, instanceId: settings.INSTANCE_ID });
   const log = functionLogger(logger, name, settings.K_REVISION);
   const limits = createLimits(settings, module.maxInFlight);
-  const metrics = createMetrics(name, () => limits.inFlight);
+  const metrics = createMetrics(name, () => limits.inFlight, options.telemetry?.counts);
+  options.telemetry?.reportMetrics(metrics, settings.K_REVISION);
   const sink = createSink(settings);
   return {
     ...{ name, module, env, settings, log, limits, metrics, sink, stopping, cutOff },
