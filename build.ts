@@ -12,6 +12,8 @@ import { build, type Metafile, type Plugin } from 'esbuild';
 
 const root = import.meta.dirname;
 const dist = join(root, 'dist');
+/** Which result leads to which function, as monitor needs to know too. */
+const eventing = join(root, 'knative/base/eventing');
 
 /** Packages with compiled parts cannot be bundled; they are laid beside the bundle that imports them. */
 const nativePackages: Record<string, { skip?: (path: string) => boolean; without?: string[] }> = {
@@ -88,7 +90,7 @@ if ((await readFile(stampFile, 'utf8').catch(() => '')) !== stamp) {
 async function stampOfSources(): Promise<string> {
   const hash = createHash('sha256').update(`${process.platform} ${process.arch} ${commit}`);
   const sources = await Promise.all(
-    ['functions', 'shared'].map((folder) =>
+    ['functions', 'shared', 'knative/base/eventing'].map((folder) =>
       readdir(join(root, folder), { withFileTypes: true, recursive: true }),
     ),
   );
@@ -227,6 +229,9 @@ async function layDataFiles(name: string, folder: string, metafile: Metafile): P
     const files = (await readdir(source)).filter((file) => file.endsWith('.wasm'));
     await mkdir(join(folder, 'wasm'), { recursive: true });
     for (const file of files) await layFile(join(source, file), join(folder, 'wasm', file));
+  }
+  if (Object.keys(metafile.inputs).some((input) => input.endsWith('functions/monitor/reconciler.ts'))) {
+    await cp(eventing, join(folder, 'eventing'), { recursive: true });
   }
   const staticFolder = join(root, 'functions', name, 'static');
   await cp(staticFolder, join(folder, 'static'), { recursive: true }).catch(ignoreMissing);

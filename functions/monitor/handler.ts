@@ -8,24 +8,32 @@ import { openDatabase } from '../../shared/stores/database.ts';
 import { monitorSettings } from './config.ts';
 import { createDeadLetterOffice, type DeadLetterOffice } from './dead-letters.ts';
 import { createPredictionKeeper, type PredictionKeeper } from './prediction-records.ts';
+import { createReconciler, type Reconciler } from './reconciler.ts';
 
 export const batch = true;
 /** A dead letter is as large as any event may be, and must not be refused for it. */
 export const bodyLimitBytes = 8 * 1024 * 1024;
 
+/** A request, or Knative's PingSource. */
+const reconcileTypes = new Set(['dev.dandelion.reconcile.requested.v1', 'dev.knative.sources.ping']);
+
 let predictions: PredictionKeeper;
 let deadLetters: DeadLetterOffice;
+let reconciler: Reconciler;
 
 export async function init({ env }: InitContext): Promise<void> {
   const settings = readConfig(monitorSettings, env);
   const db = await openDatabase(settings.DATABASE_URL);
   predictions = createPredictionKeeper(db, settings);
-  deadLetters = createDeadLetterOffice(db, createSink(readRuntimeSettings(env, {})));
+  const sink = createSink(readRuntimeSettings(env, {}));
+  deadLetters = createDeadLetterOffice(db, sink);
+  reconciler = createReconciler(db, sink, settings);
 }
 
-/** Watches over what serves: keeps the prediction log and the dead letters of the broker. */
+/** Watches over what serves: keeps the prediction log and dead letters, and heals lost deliveries. */
 export async function handler(event: FunctionEvent, context: FunctionContext): Promise<unknown> {
   if (event.path.startsWith('/dead-letters')) return deadLetters.answer(event, context);
+  if (event.path === '/reconcile' && event.method === 'POST') return reconciler.reconcile(context);
   if (event.path !== '/') throw new DandelionError('not-found', `Nothing is at ${event.path}.`);
   if (event.method !== 'POST') throw new DandelionError('method-not-allowed', 'POST events to /.');
   return takeEvent(event.cloudEvent, context);
@@ -37,8 +45,12 @@ async function takeEvent(event: Event | undefined, context: FunctionContext): Pr
     context.log.debug({ 'event.id': event.id }, `${stored} predictions stored`);
     return undefined;
   }
+  if (event !== undefined && reconcileTypes.has(event.type)) {
+    await reconciler.reconcile(context);
+    return undefined;
+  }
   throw new DandelionError(
     'bad-event',
-    `Monitor takes dev.dandelion.predictions.made.v1, not ${event?.type ?? 'a request without a CloudEvent'}.`,
+    `Monitor takes dev.dandelion.predictions.made.v1 and ${[...reconcileTypes].join(' or ')}, not ${event?.type ?? 'a request without a CloudEvent'}.`,
   );
 }

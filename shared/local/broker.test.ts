@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { pino } from 'pino';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import type { Event } from '../events.ts';
+import type { Trigger } from '../function/triggers.ts';
 import { claimStep, finishStep, releaseLeases } from '../stores/steps.ts';
 import { testDatabase } from '../stores/testing.ts';
 import { type Broker, createBroker, type DeadLetter, type Result } from './broker.ts';
@@ -11,7 +12,6 @@ import { openJournal } from './journal.ts';
 import { openProcesses, type Processes } from './processes.ts';
 import { reconcile } from './reconcile.ts';
 import { writeFunction } from './testing-functions.ts';
-import type { Trigger } from './triggers.ts';
 
 const logger = pino({ level: 'silent' });
 let folder: string;
@@ -38,6 +38,7 @@ const event = (type: string, attributes: Partial<Event> = {}): Event => ({
   source: '/test',
   type,
   data: { size: 1 },
+  knativearrivaltime: '2026-01-01T00:00:00Z',
   ...attributes,
 });
 
@@ -250,6 +251,10 @@ describe('nothing accepted is lost', () => {
       await finishStep(db, { id: run.id, attempt: run.attempt }, { status: 'succeeded', result });
     };
     await finish('first', 'finished', event('middle', { id: 'lost' }));
+    const byHand = event('begin', { id: 'by-hand', knativearrivaltime: undefined });
+    const { run } = await claimStep(db, { ...lease, function: 'first', event: byHand });
+    const result = event('middle', { id: 'for-its-caller' });
+    await finishStep(db, { id: run.id, attempt: run.attempt }, { status: 'succeeded', result });
     await finish('first', 'complete', event('middle', { id: 'arrived' }));
     await finish('second', 'arrived', undefined);
     await releaseLeases(db, 'dead');

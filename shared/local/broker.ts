@@ -3,11 +3,11 @@ import type { Logger } from 'pino';
 import { type Problem, toDandelionError, toProblem } from '../errors.ts';
 import type { Event } from '../events.ts';
 import { toJsonEvent } from '../function/cloudevents.ts';
+import type { Trigger } from '../function/triggers.ts';
 import { deadLetterEvent } from './dead-letter-event.ts';
 import { backOffMs, deliver, type Outcome } from './delivery.ts';
 import type { Journal } from './journal.ts';
 import type { Processes } from './processes.ts';
-import type { Trigger } from './triggers.ts';
 
 /** An event a function refused for good, or that could not be brought to it in all tries. */
 export interface DeadLetter {
@@ -167,7 +167,9 @@ export function createBroker(options: BrokerOptions): Broker {
   };
 
   /** Journals first. While stopping the event only goes to disk. */
-  const accept = async (event: Event): Promise<void> => {
+  const accept = async (given: Event): Promise<void> => {
+    // As Knative's ingress: the ledger tells by it that the broker carries the chain on.
+    const event = { knativearrivaltime: new Date().toISOString(), ...given };
     const targets = triggers.filter((trigger) => trigger.matches(event));
     if (targets.length > 0) await journal.add(event);
     accepted.emit(event);

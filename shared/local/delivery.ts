@@ -3,7 +3,7 @@ import { z } from 'zod';
 import { DandelionError, type Problem, toProblem } from '../errors.ts';
 import type { Event } from '../events.ts';
 import { decodeEvents, encodeBinary } from '../function/cloudevents.ts';
-import type { Delivery } from './triggers.ts';
+import type { Delivery } from '../function/triggers.ts';
 
 /** What became of one try to bring an event to a function. */
 export type Outcome =

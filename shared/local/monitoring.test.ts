@@ -57,6 +57,11 @@ describe('monitor on one machine', () => {
     expect(await letters()).toMatchObject([{ id: letter?.id, occurrences: 2 }]);
   });
 
+  test('the reconciler finds the manifests in its bundle, and the broker', async () => {
+    const answer = await fetch(`${platform.gatewayUrl}/function/monitor/reconcile`, { method: 'POST' });
+    expect([answer.status, await answer.json()]).toEqual([200, { sent: [] }]);
+  });
+
   test('what predict was asked is in PostgreSQL, told by the process that stopped, after the next start', async () => {
     const answer = await fetch(`${platform.gatewayUrl}/function/predict/`, {
       ...{ method: 'POST', body: 'not a photo', headers: { 'content-type': 'image/jpeg' } },

@@ -7,6 +7,7 @@ import { type Environment, modelName, objectSettings, readConfig, storeSettings 
 import { DandelionError, toDandelionError } from '../errors.ts';
 import { createLogger } from '../function/log.ts';
 import { isLoopback } from '../function/settings.ts';
+import { readTriggers } from '../function/triggers.ts';
 import { closeDatabases, type Database, openDatabase } from '../stores/database.ts';
 import { openMlflowClient } from '../stores/mlflow-client.ts';
 import { type ObjectStore, openObjects } from '../stores/objects.ts';
@@ -23,7 +24,6 @@ import { followPipeline, type Pipeline } from './pipeline.ts';
 import { startPostgres } from './postgres.ts';
 import { openProcesses, type Processes } from './processes.ts';
 import { reconcile } from './reconcile.ts';
-import { readTriggers } from './triggers.ts';
 
 export interface PlatformOptions {
   /** Folder of everything the platform keeps. */

@@ -67,6 +67,15 @@ export async function findDeadLetter(db: Database, id: string): Promise<DeadLett
   return row === undefined ? undefined : { ...row, event: restored(row.event) };
 }
 
+/** True when an event ended here, for whichever destination. */
+export async function isDeadLetter(db: Database, event: Pick<Event, 'source' | 'id'>): Promise<boolean> {
+  const rows = await query(
+    () => db`
+      select 1 from dead_letters where event->>'source' = ${event.source} and event->>'id' = ${event.id} limit 1`,
+  );
+  return rows.length > 0;
+}
+
 /** Notes that a dead letter was sent to the broker again. */
 export async function noteReplay(db: Database, id: string): Promise<void> {
   await query(
