@@ -70,6 +70,7 @@ export async function findDeadLetter(db: Database, id: string): Promise<DeadLett
 /** True when an event ended here, for whichever destination. */
 export async function isDeadLetter(db: Database, event: Pick<Event, 'source' | 'id'>): Promise<boolean> {
   const rows = await query(
+    db,
     () => db`
       select 1 from dead_letters where event->>'source' = ${event.source} and event->>'id' = ${event.id} limit 1`,
   );
