@@ -51,6 +51,12 @@ const catalogue = {
   'model-rejected': { status: 422, title: 'The gate refused the model' },
   'model-broken': { status: 503, title: 'The model cannot be loaded' },
   'backbone-unavailable': { status: 503, title: 'The backbone cannot be had' },
+  // Deployments
+  'deploy-busy': { status: 503, title: 'Another deployment of this model is under way' },
+  'cluster-unavailable': { status: 503, title: 'The Kubernetes API cannot be reached' },
+  'cluster-refused': { status: 500, title: 'The Kubernetes API refused a request' },
+  'revision-failed': { status: 500, title: 'The new revision does not get ready' },
+  'nothing-to-roll-back': { status: 422, title: 'There is no such version to go back to' },
   // Trouble
   overloaded: { status: 503, title: 'The function is at its limit' },
   'too-many-requests': { status: 429, title: 'Too many requests' },

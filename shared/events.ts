@@ -103,6 +103,27 @@ export const predictionRecord = z.object({
 });
 export type PredictionRecord = z.infer<typeof predictionRecord>;
 
+const share = z.number().int().min(1).max(100);
+
+/** How a new version is let near the traffic; what an event leaves out, the settings of deploy say. */
+export const canaryOverrides = z.strictObject({
+  /** Percent of the traffic, rising, one stage each. */
+  shares: z
+    .array(share)
+    .min(1)
+    .refine((shares) => shares.every((each, index) => index === 0 || each > (shares[index - 1] ?? 0)), {
+      error: 'shares rise from stage to stage',
+    })
+    .optional(),
+  /** Answers that a stage wants of each version. */
+  minSamples: z.number().int().min(1).optional(),
+  /** By how much the rate of errors may lie above the one of the version that served before; 0 to 1. */
+  maxErrorRate: z.number().min(0).max(1).optional(),
+  /** Median latency over the one of the version that served before. */
+  maxLatencyRatio: z.number().min(1).optional(),
+  stageTimeoutMs: z.number().int().min(1000).optional(),
+});
+
 /** Data schema of every event type; the key is the CloudEvent `type`. */
 export const eventSchemas = {
   'dev.dandelion.retrain.requested.v1': z.object({
@@ -145,7 +166,7 @@ export const eventSchemas = {
     /** On the validation split. */
     metrics: metricsSummary,
   }),
-  'dev.dandelion.model.approved.v1': verdict,
+  'dev.dandelion.model.approved.v1': verdict.extend({ canary: canaryOverrides.optional() }),
   'dev.dandelion.model.rejected.v1': verdict,
   'dev.dandelion.model.deployed.v1': z.object({
     model: modelReference,
@@ -154,6 +175,29 @@ export const eventSchemas = {
   }),
   /** The prediction log, a batch a notice. */
   'dev.dandelion.predictions.made.v1': z.object({ records: z.array(predictionRecord).min(1).max(1000) }),
+  /** `model` was taken back, `previous` serves again (null: there was none). */
+  'dev.dandelion.model.rolledback.v1': z.object({
+    model: modelReference,
+    previous: modelVersion.nullable(),
+    /** Where the deployment was; `requested` when someone asked for it. */
+    phase: z.string(),
+    reason: z.string(),
+    /** The figures that the decision rests on. */
+    evidence: z.record(z.string(), z.unknown()),
+  }),
+  'dev.dandelion.rollback.requested.v1': z.object({
+    model: modelName,
+    /** Unset: the version that served before the present one. */
+    version: modelVersion.optional(),
+    reason: z.string().max(500).default('requested'),
+  }),
+  'dev.dandelion.deployment.decided.v1': z.object({
+    model: modelReference,
+    phase: z.string(),
+    decision: z.string(),
+    reason: z.string(),
+    evidence: z.record(z.string(), z.unknown()),
+  }),
   /** The answer to any event that carries a photo; data as predict answers over plain HTTP. */
   'dev.dandelion.prediction.made.v1': z.looseObject({ model: modelReference, latencyMs: z.number() }),
 } as const satisfies Record<string, z.ZodType>;

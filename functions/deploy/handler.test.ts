@@ -20,9 +20,18 @@ beforeAll(async () => {
 });
 afterAll(() => stores.drop());
 
-function deployVersion(version: string) {
+let events = 0;
+
+function deployVersion(version: string, id = `e${++events}`) {
   const data = { ...approved, model: { name: 'plants', version } };
-  const event = createEvent({ type: 'dev.dandelion.model.approved.v1', source: '/test', id: version, data });
+  const event = createEvent({ type: 'dev.dandelion.model.approved.v1', source: '/test', id, data });
+  return invoke(deploy, { name: 'deploy', event, env: stores.env });
+}
+
+function rollBack(data: { model?: string; version?: string }) {
+  const type = 'dev.dandelion.rollback.requested.v1';
+  const full = { model: 'plants', reason: 'test', ...data };
+  const event = createEvent({ type, source: '/test', id: `e${++events}`, data: full });
   return invoke(deploy, { name: 'deploy', event, env: stores.env });
 }
 
@@ -41,6 +50,38 @@ describe('deploy', () => {
     const before = await champion();
     await deployVersion('v0000000002');
     expect(await champion()).toEqual(before);
+  });
+
+  it('answers the same event again from what it did, without doing it again', async () => {
+    const first = await deployVersion('v0000000002', 'again');
+    const again = await deployVersion('v0000000002', 'again');
+    expect(again.event).toEqual({
+      ...first.event,
+      time: again.event?.time,
+      traceparent: again.event?.traceparent,
+    });
+    expect(first.notices.map(({ data }) => data)).toContainEqual(
+      expect.objectContaining({ phase: 'champion', decision: 'promoted' }),
+    );
+    expect(again.notices).toEqual([]);
+  });
+
+  it('goes back to the version before, and says what was taken back', async () => {
+    const back = await rollBack({});
+    expect(back.event).toMatchObject({
+      type: 'dev.dandelion.model.rolledback.v1',
+      data: { model: { version: 'v0000000002' }, previous: 'v0000000001', phase: 'requested' },
+    });
+    expect(await champion()).toMatchObject({ version: 'v0000000001', previous: 'v0000000002' });
+    await rollBack({ version: 'v0000000002' });
+    expect(await champion()).toMatchObject({ version: 'v0000000002' });
+  });
+
+  it('refuses to go back to a version that is not there', async () => {
+    const refused = await rollBack({ version: 'v00000000ff' });
+    expect(refused.problem).toMatchObject({ code: 'nothing-to-roll-back', status: 422 });
+    const none = await rollBack({ model: 'nobody' });
+    expect(none.problem).toMatchObject({ code: 'nothing-to-roll-back', status: 422 });
   });
 
   it('leaves the champion alone when the model cannot be loaded', async () => {

@@ -227,4 +227,49 @@ export const migrations: readonly Migration[] = [
       create index images_by_group on images (model, (coalesce(near_duplicate_group, sha256)));
     `,
   },
+  {
+    id: 10,
+    name: 'deployments',
+    sql: `
+      create table deployments (
+        -- Derived from the event: a repeat of it goes on with the same row.
+        id text primary key,
+        model text not null,
+        version text not null,
+        kind text not null check (kind in ('deploy', 'rollback')),
+        -- The version and the revision that carried the traffic when it began.
+        previous text,
+        previous_revision text,
+        revision text,
+        phase text not null,
+        stage int not null default 0,
+        phase_since timestamptz not null default now(),
+        policy json not null,
+        reason text,
+        evidence json,
+        attempts int not null default 0,
+        decisions json not null default '[]',
+        created_at timestamptz not null default now(),
+        updated_at timestamptz not null default now(),
+        finished_at timestamptz
+      );
+      create index deployments_by_model on deployments (model, created_at);
+      create table deployment_leases (
+        model text primary key,
+        deployment text not null,
+        -- The fencing token: every write of a deployment names the one it holds.
+        token bigint not null,
+        until timestamptz not null
+      );
+      create table deployment_samples (
+        deployment text not null references deployments (id) on delete cascade,
+        stage int not null,
+        version text not null,
+        ok boolean not null,
+        latency_ms double precision not null,
+        taken_at timestamptz not null default now()
+      );
+      create index deployment_samples_by_stage on deployment_samples (deployment, stage);
+    `,
+  },
 ];

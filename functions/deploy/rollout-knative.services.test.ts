@@ -1,0 +1,117 @@
+import { randomBytes } from 'node:crypto';
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { CoreV1Api, CustomObjectsApi, KubeConfig, setHeaderOptions } from '@kubernetes/client-node';
+import { afterAll, beforeAll, expect, it } from 'vitest';
+import { describeService } from '../../shared/stores/testing-services.ts';
+import { readDeploySettings } from './config.ts';
+import { type Cluster, openCluster } from './kubernetes.ts';
+import type { Rollout } from './rollout.ts';
+import { createKnativeRollout } from './rollout-knative.ts';
+
+const template = `
+apiVersion: serving.knative.dev/v1
+kind: Service
+metadata: { name: predict }
+spec:
+  template:
+    spec:
+      containers:
+        - image: dev.local/dandelion-predict:test
+          env:
+            - { name: MODEL_NAME, value: "\${MODEL_NAME}" }
+            - { name: MODEL_VERSION, value: "\${MODEL_VERSION}" }
+`;
+const [first, second] = ['v0000000001', 'v0000000002'] as const;
+
+describeService('KUBECONFIG', 'a rollout on a Kubernetes API', () => {
+  const namespace = `deploy-${randomBytes(4).toString('hex')}`;
+  const place = { group: 'serving.knative.dev', version: 'v1', namespace };
+  const merge = setHeaderOptions('content-type', 'application/merge-patch+json');
+  let folder: string;
+  let objects: CustomObjectsApi;
+  let core: CoreV1Api;
+  let cluster: Cluster;
+  let rollout: Rollout;
+
+  beforeAll(async () => {
+    const config = new KubeConfig();
+    config.loadFromDefault();
+    objects = config.makeApiClient(CustomObjectsApi);
+    core = config.makeApiClient(CoreV1Api);
+    await core.createNamespace({ body: { metadata: { name: namespace } } });
+    folder = await mkdtemp(join(tmpdir(), 'deploy-'));
+    const path = join(folder, 'service.yaml');
+    await writeFile(path, template);
+    const env = { DATABASE_URL: 'postgres://unused/unused', OBJECTS_DIR: folder, PREDICT_TEMPLATE: path };
+    const settings = readDeploySettings({ ...env, KUBE_NAMESPACE: namespace });
+    cluster = await openCluster(settings);
+    rollout = createKnativeRollout(cluster, settings);
+  });
+  afterAll(async () => {
+    await core.deleteNamespace({ name: namespace });
+    await rm(folder, { recursive: true, force: true });
+  });
+
+  /** What Knative's controller writes: the revision, its condition, and where the traffic is. */
+  async function reconcile(ready: 'True' | 'False', message?: string): Promise<void> {
+    const live = await cluster.readService('predict');
+    if (live === undefined) return;
+    const { name, labels } = (live.spec.template as { metadata: { name: string; labels: object } }).metadata;
+    if ((await cluster.readRevision(name)) === undefined) {
+      const metadata = { name, labels: { ...labels, 'serving.knative.dev/service': 'predict' } };
+      const containers = [{ name: 'user-container', image: 'dev.local/dandelion-predict:test' }];
+      const body = { apiVersion: 'serving.knative.dev/v1', kind: 'Revision', metadata, spec: { containers } };
+      await objects.createNamespacedCustomObject({ ...place, plural: 'revisions', body });
+      const conditions = [{ type: 'Ready', status: ready, reason: 'ContainerCrashing', message }];
+      const status = { conditions };
+      await objects.patchNamespacedCustomObjectStatus(
+        { ...place, plural: 'revisions', name, body: { status } },
+        merge,
+      );
+    }
+    const conditions = [{ type: 'RoutesReady', status: 'True' }];
+    const { generation } = live.metadata;
+    const status = { observedGeneration: generation, traffic: live.spec.traffic, conditions };
+    const patch = { ...place, plural: 'services', name: 'predict', body: { status } };
+    await objects.patchNamespacedCustomObjectStatus(patch, merge);
+  }
+
+  async function prepare(version: string, fence: string, ready: 'True' | 'False' = 'True', message?: string) {
+    const revision = await rollout.revisionOf('plants', version);
+    const serving = await rollout.serving('plants');
+    const waiting = () => reconcile(ready, message);
+    await rollout.prepare({ model: 'plants', version, revision, serving, fence, waiting });
+    return revision;
+  }
+
+  it('creates the Service with the first version, and adds the second without traffic', async () => {
+    const one = await prepare(first, '1');
+    await rollout.route([{ revision: one, version: first, share: 100, tag: 'champion' }], '1', () =>
+      reconcile('True'),
+    );
+    expect(await rollout.serving('plants')).toEqual({ revision: one, version: first });
+    const two = await prepare(second, '2');
+    const live = await cluster.readService('predict');
+    expect(live?.spec.traffic).toMatchObject([
+      { revisionName: one, percent: 100, tag: 'champion' },
+      { revisionName: two, percent: 0, tag: 'candidate' },
+    ]);
+    expect(await rollout.find('plants', first)).toBe(one);
+  });
+
+  it('refuses writes of a deployment that a newer one has followed', async () => {
+    const revision = await rollout.revisionOf('plants', first);
+    const routes = [{ revision, version: first, share: 100, tag: 'champion' as const }];
+    const stale = rollout.route(routes, '1', () => reconcile('True'));
+    await expect(stale).rejects.toMatchObject({ code: 'lease-lost' });
+  });
+
+  it('fails with the reason that the revision gives', async () => {
+    const broken = prepare('v0000000003', '3', 'False', 'exit code 1: model-broken');
+    await expect(broken).rejects.toMatchObject({ code: 'revision-failed' });
+    await expect(broken).rejects.toThrow(/ContainerCrashing: exit code 1: model-broken/);
+    expect(await rollout.serving('plants')).toMatchObject({ version: first });
+  });
+});
