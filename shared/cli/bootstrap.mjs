@@ -44,6 +44,7 @@ const commands = {
   'dead-letters': (parameters) => [{ script: 'shared/cli/dead-letters.ts', parameters }],
   'kill-suite': (parameters) => [build, { script: 'shared/cli/kill-suite.ts', parameters }],
   bench: (parameters) => [build, { script: 'shared/cli/bench/main.ts', parameters }],
+  images: (parameters) => [build, { script: 'shared/cli/images.ts', parameters }],
   build: (parameters) => [{ ...build, parameters }],
   lint: () => lint,
   format: () => [{ program: ['@biomejs/biome', 'biome'], parameters: ['check', '--write', '.'] }],

@@ -1,0 +1,123 @@
+import { spawnSync } from 'node:child_process';
+import { readdir, readFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { Ajv } from 'ajv';
+import { describe, expect, it, test } from 'vitest';
+import { parseAllDocuments } from 'yaml';
+
+// biome-ignore lint/suspicious/noExplicitAny: manifests are checked against their schemas here.
+type Resource = any;
+
+const { schemas } = JSON.parse(await readFile(join(import.meta.dirname, 'schemas/knative.json'), 'utf8')) as {
+  schemas: Record<string, object>;
+};
+const ajv = new Ajv({ allErrors: true, strict: false });
+const kustomize = spawnSync('kubectl', ['kustomize', '--help'], { stdio: 'ignore' }).status === 0;
+if (!kustomize)
+  console.warn('SKIPPED: overlays are not rendered: kubectl (with kustomize) is not on the PATH.');
+
+async function readResources(path: string): Promise<Resource[]> {
+  return parseAllDocuments(await readFile(join(import.meta.dirname, path), 'utf8')).map((document) =>
+    document.toJS(),
+  );
+}
+
+async function readFolder(folder: string): Promise<Resource[]> {
+  const files = await readdir(join(import.meta.dirname, folder));
+  return (await Promise.all(files.map((file) => readResources(join(folder, file))))).flat();
+}
+
+function faultsOf(resource: Resource): string[] {
+  const schema = schemas[`${resource.apiVersion}/${resource.kind}`];
+  if (schema === undefined) return [];
+  if (ajv.validate(schema, resource)) return [];
+  return (ajv.errors ?? []).map(
+    (fault) =>
+      `${resource.kind} ${resource.metadata.name}${fault.instancePath}: ${fault.message} ${JSON.stringify(fault.params)}`,
+  );
+}
+
+function render(overlay: string): Resource[] {
+  const { stdout, stderr, status } = spawnSync('kubectl', ['kustomize', join(import.meta.dirname, overlay)], {
+    encoding: 'utf8',
+    maxBuffer: 64 * 1024 * 1024,
+  });
+  expect(stderr).toBe('');
+  expect(status).toBe(0);
+  return parseAllDocuments(stdout).map((document) => document.toJS());
+}
+
+const services = await readFolder('base/services');
+const eventing = await readFolder('base/eventing');
+const [predict] = await readResources('base/predict/service.yaml');
+
+describe('manifests', () => {
+  it('fit the schemas of Knative', () => {
+    expect([...services, ...eventing, predict].flatMap(faultsOf)).toEqual([]);
+  });
+
+  it('would be refused with a field that Knative does not know', () => {
+    const wrong = structuredClone(predict);
+    wrong.spec.template.spec.containerConcurency = 1;
+    expect(faultsOf(wrong)).toEqual([expect.stringContaining('containerConcurency')]);
+  });
+
+  it('have a Service for every function, and no other; that of predict is a template for deploy', async () => {
+    const folders = await readdir(join(import.meta.dirname, '../functions'), { withFileTypes: true });
+    const functions = folders.filter((entry) => entry.isDirectory()).map(({ name }) => name);
+    const named = [...services, predict].map(({ metadata }) => metadata.name);
+    expect(named.sort()).toEqual(functions.sort());
+    expect(services.map(({ metadata }) => metadata.name)).not.toContain('predict');
+  });
+
+  it('send events to Services that exist', () => {
+    const triggers = eventing.filter(({ kind }) => kind === 'Trigger');
+    expect(triggers.length).toBeGreaterThan(4);
+    const names = services.map(({ metadata }) => metadata.name);
+    for (const { spec } of triggers) expect(names).toContain(spec.subscriber.ref.name);
+  });
+
+  test.each([...services, predict].map((service) => [service.metadata.name, service]))(
+    '%s runs with least rights and explicit limits',
+    (name, service) => {
+      const { template } = service.spec;
+      const [container] = template.spec.containers;
+      expect(container.securityContext).toMatchObject({
+        allowPrivilegeEscalation: false,
+        readOnlyRootFilesystem: true,
+        runAsNonRoot: true,
+        capabilities: { drop: ['ALL'] },
+        seccompProfile: { type: 'RuntimeDefault' },
+      });
+      expect(template.spec).toMatchObject({ enableServiceLinks: false, containerConcurrency: 0 });
+      expect(template.spec.serviceAccountName).toBe(name === 'deploy' ? 'dandelion-deploy' : 'dandelion');
+      expect(template.metadata.annotations).toHaveProperty(['autoscaling.knative.dev/max-scale']);
+      expect(container.resources).toMatchObject({
+        requests: { cpu: expect.anything() },
+        limits: { memory: expect.anything() },
+      });
+      const open = ['predict', 'webapp'].includes(name as string);
+      const visibility = service.metadata.labels['networking.knative.dev/visibility'];
+      expect(visibility).toBe(open ? undefined : 'cluster-local');
+    },
+  );
+});
+
+describe.skipIf(!kustomize)('overlays', () => {
+  it.each(['overlays/kind', 'overlays/production'])('%s renders to what fits the schemas', (overlay) => {
+    expect(render(overlay).flatMap(faultsOf)).toEqual([]);
+  });
+
+  it('have no password in production, and no image of development', () => {
+    const resources = render('overlays/production');
+    expect(resources.filter(({ kind }) => kind === 'Secret')).toEqual([]);
+    expect(JSON.stringify(resources)).not.toContain('dev.local/');
+  });
+
+  it('leave the template of predict one that deploy can fill in', () => {
+    const template = render('overlays/production').find(
+      ({ metadata }) => metadata.name === 'predict-template',
+    );
+    expect(template.data['service.yaml']).toMatch(/value: \$\{MODEL_VERSION\}/);
+  });
+});
