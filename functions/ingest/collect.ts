@@ -1,7 +1,7 @@
 import { DandelionError, isFinal } from '../../shared/errors.ts';
+import { forEachConcurrently } from '../../shared/function/parallel.ts';
 import type { Ingestion } from '../../shared/stores/images.ts';
 import type { OpenSource, PhotoEntry, SourceEntry } from './entries.ts';
-import { forEachConcurrently } from './parallel.ts';
 import { type IngestStores, openPhotoStore } from './photo-store.ts';
 import { openRecorder } from './recorder.ts';
 import { openRejections, type RejectionList } from './rejections.ts';

@@ -2,6 +2,7 @@ import { readConfig } from '../../shared/config.ts';
 import { DandelionError } from '../../shared/errors.ts';
 import { parseEventData } from '../../shared/events.ts';
 import { type Compute, startCompute, workerBeside } from '../../shared/function/compute.ts';
+import { forEachConcurrently } from '../../shared/function/parallel.ts';
 import type { FunctionContext, FunctionEvent, InitContext } from '../../shared/function/types.ts';
 import { type Database, openDatabase } from '../../shared/stores/database.ts';
 import {
@@ -11,7 +12,12 @@ import {
   listCandidates,
   storeDataset,
 } from '../../shared/stores/datasets.ts';
-import { missingFeatures, recordQuality, storeFeatures } from '../../shared/stores/features.ts';
+import {
+  BATCHES_STORED_AT_ONCE,
+  missingFeatures,
+  recordQuality,
+  storeFeatures,
+} from '../../shared/stores/features.ts';
 import { recordRejections } from '../../shared/stores/images.ts';
 import { openObjects } from '../../shared/stores/objects.ts';
 import { type PreprocessSettings, preprocessSettings } from './config.ts';
@@ -75,12 +81,13 @@ async function embedMissing(
     const missing = await missingFeatures(db, model, extractor.id, digests);
     let done = digests.length - missing.length;
     context.progress(done, digests.length, 'embedding photos');
-    for await (const photos of embedInBatches(compute, missing, context.signal)) {
+    const embedded = embedInBatches(compute, missing, context.signal);
+    await forEachConcurrently(embedded, BATCHES_STORED_AT_ONCE, async (photos) => {
       await storeFeatures(db, model, extractor.id, photos);
       await recordQuality(db, model, photos);
       done += photos.length;
       context.progress(done, digests.length, 'embedding photos');
-    }
+    });
     return extractor;
   } finally {
     await compute.close();
@@ -123,7 +130,10 @@ async function setBlankAside(ingestion: string) {
       reason: 'The photo shows one flat colour.',
     })),
   );
-  return { usable: candidates.filter((candidate) => !blank.includes(candidate)), rejected: blank.length };
+  return {
+    usable: candidates.filter(({ qualityFlags }) => !qualityFlags.includes('blank')),
+    rejected: blank.length,
+  };
 }
 
 async function reportQuarantined(ingestion: string, quarantined: readonly DatasetCandidate[]) {

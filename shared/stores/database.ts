@@ -97,7 +97,7 @@ function openPool(url: string, max: number, settings: DatabaseSettings): postgre
     onnotice: () => {},
     // The driver would ask each new connection for the types, and an outage meanwhile would end the process.
     fetch_types: false,
-    types: { textArray } as Record<string, postgres.PostgresType>,
+    types: { textArray, byteaArray } as Record<string, postgres.PostgresType>,
     connection: {
       application_name: process.env.K_SERVICE ?? 'dandelion',
       statement_timeout: settings.DATABASE_STATEMENT_TIMEOUT_MS,
@@ -115,6 +115,19 @@ const textArray: postgres.PostgresType<readonly string[]> = {
     `{${texts.map((text) => `"${text.replace(/[\\"]/g, '\\$&')}"`).join()}}`,
   parse: () => {
     throw new TypeError('Select to_json(list): a text[] has no reader.');
+  },
+};
+
+/** Type of a list of bytes, which the driver takes for the type of one of them: `db.typed(list, BYTEA_ARRAY)`. */
+export const BYTEA_ARRAY = 1001;
+
+const byteaArray: postgres.PostgresType<readonly Buffer[]> = {
+  to: BYTEA_ARRAY,
+  from: [],
+  serialize: (list: readonly Buffer[]) =>
+    `{${list.map((bytes) => `"\\\\x${bytes.toString('hex')}"`).join()}}`,
+  parse: () => {
+    throw new TypeError('Unnest the list: a bytea[] is a parameter only.');
   },
 };
 

@@ -8,7 +8,7 @@ export async function forEachConcurrently<Item>(
   items: AsyncIterable<Item>,
   limit: number,
   work: (item: Item) => Promise<void>,
-  onFailure: (error: unknown) => void,
+  onFailure: (error: unknown) => void = () => {},
 ): Promise<void> {
   const iterator = items[Symbol.asyncIterator]();
   const failures: unknown[] = [];
