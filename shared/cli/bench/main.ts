@@ -1,6 +1,7 @@
 import { toDandelionError } from '../../errors.ts';
 import { busyShare } from './busy.ts';
 import { measureColdStart } from './cold-start.ts';
+import { measureDatabase } from './database.ts';
 import { measureEvents } from './events.ts';
 import { measureMemory } from './memory.ts';
 import { measureObjects } from './objects.ts';
@@ -21,6 +22,7 @@ const measurements: { names: BenchName[]; measure(stage: Stage, wanted: Names): 
   { names: ['cold-start'], measure: measureColdStart },
   { names: ['events'], measure: measureEvents },
   { names: ['steps'], measure: measureSteps },
+  { names: ['database'], measure: measureDatabase },
   { names: ['objects'], measure: measureObjects },
   { names: ['memory'], measure: measureMemory },
 ];

@@ -19,15 +19,21 @@ describe('the command line of the bench', () => {
     expect([...read('--only', 'predict, train').only]).toEqual(['predict', 'train']);
     expect(read('--runs', '3').runs).toBe(3);
     expect(read('--quick').runs).toBe(2);
+    expect(read().databaseImages).toBe(10_000);
+    expect(read('--database-images', '100000').databaseImages).toBe(100_000);
     expect(read('--peers', '--quick').peers).toBe('usual');
     expect(read('--peers=all').peers).toBe('all');
     expect(readOptions(['--help'])).toBe('help');
   });
 
-  it.each([[['--only', 'nothing']], [['--runs', '0']], [['--peers=some']], [['--unknown']], [['word']]])(
-    'refuses %j',
-    (words) => {
-      expect(() => readOptions(words)).toThrow(expect.objectContaining({ code: 'bad-config' }));
-    },
-  );
+  it.each([
+    [['--only', 'nothing']],
+    [['--runs', '0']],
+    [['--database-images', 'many']],
+    [['--peers=some']],
+    [['--unknown']],
+    [['word']],
+  ])('refuses %j', (words) => {
+    expect(() => readOptions(words)).toThrow(expect.objectContaining({ code: 'bad-config' }));
+  });
 });

@@ -12,6 +12,7 @@ export const benchNames = [
   'cold-start',
   'events',
   'steps',
+  'database',
   'objects',
   'memory',
 ] as const;
@@ -31,6 +32,8 @@ export interface BenchOptions {
   /** Folder of photos, a sub-folder a class; drawn ones without it. */
   images: string | undefined;
   peers: WantedPeers;
+  /** Photos whose features `database` stores. */
+  databaseImages: number;
 }
 
 export const usage = `Measures Dandelion on this machine. Ratios are between things measured side by side.
@@ -43,6 +46,7 @@ export const usage = `Measures Dandelion on this machine. Ratios are between thi
   --images DIR    photos to measure with, a sub-folder a class
   --peers         also FastAPI and BentoML with the same model (needs python3 and a package index)
   --peers=all     and FastAPI with TensorFlow
+  --database-images N   photos that database stores features of (default 10000; 2000 with --quick)
   --runs N        rounds, whose medians are shown (default 5; 2 with --quick)
   --json FILE     write the figures as JSON (default .data/bench.json)
   --data DIR      keep model, photos and the peers' packages here (default .data/bench)
@@ -55,6 +59,7 @@ const flags = {
   images: { type: 'string' },
   peers: { type: 'string', default: 'none' },
   runs: { type: 'string' },
+  'database-images': { type: 'string' },
   quick: { type: 'boolean', default: false },
   json: { type: 'string', default: '.data/bench.json' },
   data: { type: 'string', default: '.data/bench' },
@@ -69,6 +74,7 @@ const schema = z.object({
     .pipe(z.array(z.enum(benchNames)).min(1))
     .default([...benchNames]),
   runs: z.coerce.number().int().min(1).max(100).optional(),
+  'database-images': z.coerce.number().int().min(100).max(1_000_000).optional(),
   peers: z.enum(['none', 'usual', 'all']),
 });
 
@@ -86,6 +92,7 @@ export function readOptions(words: readonly string[]): BenchOptions | 'help' {
     throw wrong(faults.join('; '));
   }
   const { only, peers, runs = given.quick ? 2 : 5 } = parsed.data;
+  const databaseImages = parsed.data['database-images'] ?? (given.quick ? 2000 : 10_000);
   const dataDir = resolve(given.data);
   return {
     only: new Set(only),
@@ -96,6 +103,7 @@ export function readOptions(words: readonly string[]): BenchOptions | 'help' {
     distDir: resolve(given.dist),
     images: given.images === undefined ? undefined : resolve(given.images),
     peers,
+    databaseImages,
   };
 }
 
