@@ -55,8 +55,9 @@ export function assignSplits(
   }
   const undecided = candidates.filter(({ split, groupSplits }) => split === null && groupSplits.length === 0);
   const movable = new Set(undecided.map(({ group }) => group));
-  for (const label of new Set(images.map((image) => image.label))) {
-    for (const split of ['test', 'validation'] as const) fillHeldOut(model, images, movable, label, split);
+  const byGroup = Map.groupBy(images, ({ group }) => group);
+  for (const ofClass of Map.groupBy(images, ({ label }) => label).values()) {
+    for (const split of ['test', 'validation'] as const) fillHeldOut(model, ofClass, byGroup, movable, split);
   }
   return { images, quarantined };
 }
@@ -64,23 +65,25 @@ export function assignSplits(
 /** Small classes: moves undecided groups from training, in hash order, until the split has its least number. */
 function fillHeldOut(
   model: string,
-  images: DatasetImage[],
+  ofClass: readonly DatasetImage[],
+  byGroup: ReadonlyMap<string, readonly DatasetImage[]>,
   movable: ReadonlySet<string>,
-  label: string,
   split: Split,
 ): void {
-  const ofClass = images.filter((image) => image.label === label);
   const groupsIn = (images: readonly DatasetImage[]) => new Set(images.map(({ group }) => group));
   const least = Math.min(LEAST_HELD_OUT, Math.floor(groupsIn(ofClass).size * 0.3));
-  const spare = [...groupsIn(ofClass.filter((image) => image.split === 'train'))]
-    .filter((group) => movable.has(group))
-    .sort((a, b) => fractionOfGroup(model, a) - fractionOfGroup(model, b));
   // Versions of one photo say no more than one.
   const held = () => groupsIn(ofClass.filter((image) => image.split === split));
+  // A large class has enough: its groups need not be hashed and sorted.
+  if (held().size >= least) return;
+  const spare = [...groupsIn(ofClass.filter((image) => image.split === 'train'))]
+    .filter((group) => movable.has(group))
+    .map((group) => ({ group, fraction: fractionOfGroup(model, group) }))
+    .sort((a, b) => a.fraction - b.fraction);
   while (held().size < least) {
-    const group = spare.pop();
-    if (group === undefined) return;
-    for (const image of images) if (image.group === group) image.split = split;
+    const next = spare.pop();
+    if (next === undefined) return;
+    for (const image of byGroup.get(next.group) ?? []) image.split = split;
   }
 }
 
