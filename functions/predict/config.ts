@@ -1,3 +1,4 @@
+import { availableParallelism } from 'node:os';
 import { z } from 'zod';
 import { count, flag, modelName, objectSettings } from '../../shared/config.ts';
 import { modelVersion } from '../../shared/events.ts';
@@ -8,8 +9,8 @@ export const predictSettings = objectSettings.extend({
   MODEL_VERSION: modelVersion.optional(),
   /** How often champion.json is looked at, in milliseconds. */
   PREDICT_FOLLOW_MS: count(50).default(2000),
-  /** Photos one inference takes at most when requests have piled up. */
-  PREDICT_MAX_BATCH: count(1).default(8),
+  /** Threads that answer photos side by side under load. Default: one a core, 4 at most. */
+  PREDICT_ENGINE_THREADS: count(1).default(Math.min(4, availableParallelism())),
   /** Photos one request may carry. */
   PREDICT_MAX_PHOTOS: count(1).default(32),
   /** Lets a caller name a photo by URL. Off in production: it makes the server fetch for strangers. */

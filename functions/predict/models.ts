@@ -3,10 +3,14 @@ import { DandelionError } from '../../shared/errors.ts';
 import { readChampion, readModel } from '../../shared/stores/models.ts';
 import type { ObjectStore } from '../../shared/stores/objects.ts';
 import { openServedModel, type ServedModel } from '../../shared/stores/served-model.ts';
-import { type Classify, createBatcher } from './batching.ts';
 import type { PredictSettings } from './config.ts';
+import { startEngineThread } from './engine-thread.ts';
+import { createEngines, type Engines } from './engines.ts';
 
-/** A loaded model behind its batcher. */
+/** Answers for one photo, `size * size * 3` bytes: its probabilities in the order of the model's classes. */
+export type Classify = (pixels: Uint8Array) => Promise<Float32Array>;
+
+/** A loaded model on its engines. */
 export interface LoadedModel {
   record: ServedModel['record'];
   engineName: string;
@@ -60,10 +64,15 @@ export async function openModels(
 
   const load = async (version: string): Promise<HeldModel> => {
     const started = performance.now();
-    const model = await openServedModel(objects, name, version);
+    const model = await openServedModel(objects, name, version, { spin: true });
     const loadMs = Math.round(performance.now() - started);
     log.info({ ml: { model: { name, version } }, engine: model.engine.name, loadMs }, 'model loaded');
-    return holdModel(model, settings.PREDICT_MAX_BATCH);
+    const startThread = (graph: Uint8Array) =>
+      startEngineThread({ graph, classes: model.record.classes }, log);
+    return holdModel(
+      model,
+      createEngines(model, { threads: settings.PREDICT_ENGINE_THREADS, startThread, log }),
+    );
   };
 
   const follow = async (): Promise<void> => {
@@ -139,11 +148,10 @@ export async function openModels(
   };
 }
 
-function holdModel(served: ServedModel, maxBatch: number): HeldModel {
-  const { classify } = createBatcher(served.classify, maxBatch);
-  const { record, engine } = served;
-  const model = { record, engineName: engine.name, inputSize: engine.inputSize, classify };
+function holdModel({ record, engine }: ServedModel, engines: Engines): HeldModel {
   const users = new Set<Promise<unknown>>();
+  const classify: Classify = (pixels) => engines.classify(pixels, () => users.size === 1);
+  const model = { record, engineName: engine.name, inputSize: engine.inputSize, classify };
   let retired = false;
   return {
     model,
@@ -157,7 +165,7 @@ function holdModel(served: ServedModel, maxBatch: number): HeldModel {
     async retire() {
       retired = true;
       await Promise.all(users);
-      await served.close();
+      await engines.close();
     },
   };
 }

@@ -3,7 +3,6 @@ import { finished } from 'node:stream/promises';
 import { Busboy } from '@fastify/busboy';
 import { DandelionError } from '../../shared/errors.ts';
 import type { FunctionEvent } from '../../shared/function/types.ts';
-import { fetchOutside } from '../../shared/stores/outside.ts';
 import { jsonRequest, type PredictSettings } from './config.ts';
 
 /** The photos of a request. `many` says whether the caller sent a list, and so expects a list. */
@@ -85,6 +84,7 @@ async function readJson(
       'Predicting by URL is off on this server; send the bytes of the photo.',
     );
   }
+  const { fetchOutside } = await import('../../shared/stores/outside.ts');
   const { bytes } = await fetchOutside(request.url, {
     allowedHosts: [],
     timeoutMs: 15_000,

@@ -1,7 +1,7 @@
 import { type ModelRecord, readModelFile } from '../../shared/stores/models.ts';
 import type { ObjectStore } from '../../shared/stores/objects.ts';
 import type { Metric, TrackedModel, TrackedRun } from '../../shared/stores/tracking.ts';
-import { graphNames } from '../../shared/vision/backbone.ts';
+import { graphNames } from '../../shared/vision/graph.ts';
 import type { TrainedHead } from '../../shared/vision/head.ts';
 
 /** What a run is about and how the training went: settings, dataset, loss by iteration, cross-validation. */

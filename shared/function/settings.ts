@@ -89,3 +89,9 @@ export function isLoopback(host: string): boolean {
   if (bare === 'localhost' || bare.endsWith('.localhost') || bare === '::1') return true;
   return isIP(bare) === 4 && bare.startsWith('127.');
 }
+
+/**
+ * What a function's process should be started with. glibc gives memory back to the system beyond this many bytes; left
+ * to itself it keeps what loading a model took: predict holds 300 MB under load with it and 350 without.
+ */
+export const processEnvironment = { MALLOC_TRIM_THRESHOLD_: '262144' } as const;

@@ -6,6 +6,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { request } from 'undici';
 import { z } from 'zod';
 import { DandelionError } from '../errors.ts';
+import { processEnvironment } from '../function/settings.ts';
 import type { LogFile } from './log-file.ts';
 
 /** One process of a function, from its start to its end. */
@@ -54,7 +55,13 @@ const keptLines = 30;
  */
 export async function startFunctionProcess(options: FunctionProcessOptions): Promise<FunctionProcess> {
   const instanceId = randomUUID();
-  const env = { ...options.env, PORT: '0', HOST: '127.0.0.1', INSTANCE_ID: instanceId };
+  const env = {
+    ...processEnvironment,
+    ...options.env,
+    PORT: '0',
+    HOST: '127.0.0.1',
+    INSTANCE_ID: instanceId,
+  };
   const child = spawn(process.execPath, ['--disable-warning=ExperimentalWarning', options.entry], {
     env,
     stdio: ['ignore', 'pipe', 'pipe', 'ipc'],

@@ -14,7 +14,7 @@ import {
 } from './backbone-sources.ts';
 import { isStoreTrouble, type ObjectStore } from './objects.ts';
 
-/** A feature extractor as an ONNX graph (see `graphNames` in vision/backbone.ts). */
+/** A feature extractor as an ONNX graph (see `graphNames` in vision/graph.ts). */
 export interface Backbone {
   /** Changes whenever the features would; features of different ids never mix. */
   id: string;

@@ -58,7 +58,13 @@ export function openFolder(root: string, bucket: string): ObjectStore {
     async get(key) {
       const bytes = await read(key);
       if (bytes === undefined) throw objectMissing(key);
-      return { bytes, etag: etagOf(bytes) };
+      return {
+        bytes,
+        // Worked out for who asks: 40 ms of a 13 MB graph, and only pointers are written under a condition.
+        get etag() {
+          return etagOf(bytes);
+        },
+      };
     },
 
     async getStream(key) {

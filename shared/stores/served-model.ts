@@ -1,8 +1,16 @@
 import { DandelionError, toDandelionError } from '../errors.ts';
 import { parseHead } from '../vision/classifier.ts';
-import { type Engine, type EngineOptions, openClassicalEngine, openEngine } from '../vision/engine.ts';
-import { type ModelRecord, readModel, readModelFile } from './models.ts';
+import {
+  classifyPixels,
+  type Engine,
+  type EngineOptions,
+  openClassicalEngine,
+  openEngine,
+} from '../vision/engine.ts';
+import { fetchModelFile, type ModelRecord, readModel, readModelFile } from './models.ts';
 import type { ObjectStore } from './objects.ts';
+
+const GRAPH_FILE = 'serving.onnx';
 
 /** A model in memory, ready to answer. */
 export interface ServedModel {
@@ -11,6 +19,8 @@ export interface ServedModel {
   sizeBytes: number;
   /** @param pixels n x size x size x 3; returns n x classes probabilities in the order of `record.classes` */
   classify(pixels: Uint8Array, photos: number): Promise<Float32Array>;
+  /** Its graph, for engines in other threads; a model on classical features has none. */
+  graph?: Uint8Array;
   close(): Promise<void>;
 }
 
@@ -27,12 +37,13 @@ export async function openServedModel(
 ): Promise<ServedModel> {
   try {
     const record = await readModel(objects, name, version);
-    const engine = await openEngineOf(objects, record, options);
+    const { engine, graph } = await openEngineOf(objects, record, options);
     const model: ServedModel = {
       record,
       engine,
       sizeBytes: Object.values(record.files).reduce((sum, file) => sum + file.sizeBytes, 0),
-      classify: (pixels, photos) => classify(engine, record, pixels, photos),
+      classify: (pixels, photos) => classifyPixels(engine, record.classes, pixels, photos),
+      ...(graph && { graph }),
       close: () => engine.close(),
     };
     await model.classify(new Uint8Array(engine.inputSize * engine.inputSize * 3), 1);
@@ -49,25 +60,17 @@ async function openEngineOf(
   objects: ObjectStore,
   record: ModelRecord,
   options: EngineOptions,
-): Promise<Engine> {
-  if ('serving.onnx' in record.files)
-    return openEngine(await readModelFile(objects, record, 'serving.onnx'), options);
-  return openClassicalEngine(parseHead(await readModelFile(objects, record, 'head.bin')));
-}
-
-async function classify(
-  engine: Engine,
-  record: ModelRecord,
-  pixels: Uint8Array,
-  photos: number,
-): Promise<Float32Array> {
-  const { probabilities } = await engine.run(pixels, photos);
-  const expected = photos * record.classes.length;
-  if (probabilities?.length !== expected || probabilities.some(Number.isNaN)) {
-    throw new DandelionError(
-      'model-broken',
-      `The engine gave ${probabilities?.length ?? 'no'} probabilities where ${expected} belong.`,
-    );
+): Promise<{ engine: Engine; graph?: Uint8Array }> {
+  if (GRAPH_FILE in record.files) {
+    const { bytes, intact } = await fetchModelFile(objects, record, GRAPH_FILE);
+    const [engine, check] = await Promise.allSettled([openEngine(bytes, options), intact]);
+    // A damaged file is damaged first, whatever the engine made of it.
+    if (check.status === 'rejected') {
+      if (engine.status === 'fulfilled') await engine.value.close();
+      throw check.reason;
+    }
+    if (engine.status === 'rejected') throw engine.reason;
+    return { engine: engine.value, graph: bytes };
   }
-  return probabilities;
+  return { engine: openClassicalEngine(parseHead(await readModelFile(objects, record, 'head.bin'))) };
 }

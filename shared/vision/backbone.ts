@@ -1,4 +1,5 @@
 import { DandelionError } from '../errors.ts';
+import { graphNames } from './graph.ts';
 import {
   decodeOnnx,
   elementType,
@@ -61,18 +62,6 @@ const BATCH_NORM_EPSILON = 1e-3;
 /** Pixels (0 to 255) become (pixel - 127) / 128. */
 const PIXEL_MEAN = 127;
 const PIXEL_SCALE = 1 / 128;
-
-/** Names of the graph's input and outputs. */
-export const graphNames = {
-  /** uint8 [N, size, size, 3], RGB. */
-  image: 'image',
-  /** float32 [N, dimension]: the feature map averaged over its places. */
-  features: 'features',
-  /** float32 [N, dimension, size/32, size/32]: the last feature map. */
-  map: 'map',
-  /** float32 [N, classes], only with a head. */
-  probabilities: 'probabilities',
-} as const;
 
 /** One convolution with its batch normalisation. */
 export interface ConvolutionLayer {

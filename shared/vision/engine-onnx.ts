@@ -1,7 +1,8 @@
 import { availableParallelism } from 'node:os';
+import type { InferenceSession } from 'onnxruntime-node';
 import { DandelionError } from '../errors.ts';
-import { graphNames } from './backbone.ts';
-import type { EngineCore, GraphShape } from './engine.ts';
+import type { EngineCore } from './engine.ts';
+import { type GraphShape, graphNames, graphShape } from './graph.ts';
 
 /** Measured with EfficientNet-Lite0 on two cores: 8 photos give the highest throughput, 32 half of it. */
 const BATCH = 8;
@@ -17,20 +18,27 @@ async function importOnnxRuntime(): Promise<OnnxRuntime | { unavailable: string 
   }
 }
 
+/** How onnxruntime is to run. */
+export interface OnnxRuntimeOptions {
+  /** Threads of one run; default one a core, 4 at most. */
+  threads?: number | undefined;
+  /**
+   * Lets the threads of a run wait for one another without sleeping: measured on two cores, a lone photo takes 5.3 ms
+   * instead of 7.1. For whoever has the cores to himself; decoding and other functions on the machine need them.
+   */
+  spin?: boolean | undefined;
+}
+
 /**
  * Opens onnxruntime's CPU engine.
  *
- * Threads of a run do not spin while they wait for work: measured on two cores, spinning makes a lone photo a
- * millisecond faster and triples its CPU time, which decoding and other functions on the machine need.
- *
  * @returns the reason instead of an engine where the native library cannot be loaded on this platform
- * @throws DandelionError `model-broken` when onnxruntime refuses the graph
+ * @throws DandelionError `model-broken` when onnxruntime refuses the graph, or it is none of ours
  */
 export async function openOnnxRuntime(
   graph: Uint8Array,
-  shape: GraphShape,
-  threads = Math.min(4, availableParallelism()),
-): Promise<EngineCore | { unavailable: string }> {
+  { threads = Math.min(4, availableParallelism()), spin = false }: OnnxRuntimeOptions = {},
+): Promise<{ core: EngineCore; shape: GraphShape } | { unavailable: string }> {
   const runtime = await importOnnxRuntime();
   if ('unavailable' in runtime) return runtime;
   const session = await runtime.InferenceSession.create(graph, {
@@ -38,21 +46,28 @@ export async function openOnnxRuntime(
     executionMode: 'sequential',
     intraOpNumThreads: threads,
     interOpNumThreads: 1,
-    extra: { session: { intra_op: { allow_spinning: '0' } } },
+    extra: {
+      session: {
+        use_device_allocator_for_initializers: '1',
+        intra_op: { allow_spinning: spin ? '1' : '0' },
+        // Or it would go on into the time of whoever comes next.
+        force_spinning_stop: '1',
+      },
+    },
   }).catch((cause: unknown) => {
     throw new DandelionError('model-broken', 'onnxruntime refuses the graph; store it again.', { cause });
   });
-  const { inputSize, classes } = shape;
+  const shape = graphShape((name) => lengthsOf(session, name));
   // Only what is asked for is copied out: the feature map is 49 times as large as the features.
   const wanted: string[] = [graphNames.features];
-  if (classes !== undefined) wanted.push(graphNames.probabilities);
+  if (shape.classes !== undefined) wanted.push(graphNames.probabilities);
 
-  return {
+  const core: EngineCore = {
     name: 'onnxruntime-node',
     batch: BATCH,
     close: () => session.release(),
     async runBatch(pixels, n) {
-      const image = new runtime.Tensor('uint8', pixels, [n, inputSize, inputSize, 3]);
+      const image = new runtime.Tensor('uint8', pixels, [n, shape.inputSize, shape.inputSize, 3]);
       const outputs = await session.run({ [graphNames.image]: image }, wanted);
       const floats = (name: string): Float32Array => {
         const data = outputs[name]?.data;
@@ -60,9 +75,18 @@ export async function openOnnxRuntime(
         throw new DandelionError('model-broken', `The graph's output "${name}" is not of 32-bit floats.`);
       };
       const features = floats(graphNames.features);
-      return classes === undefined
+      return shape.classes === undefined
         ? { features }
         : { features, probabilities: floats(graphNames.probabilities) };
     },
   };
+  return { core, shape };
+}
+
+/** Lengths of an input or output, undefined where free; undefined for a name that is not there. */
+function lengthsOf(session: InferenceSession, name: string): (number | undefined)[] | undefined {
+  const values = [...session.inputMetadata, ...session.outputMetadata];
+  const value = values.find((candidate) => candidate.name === name);
+  if (value === undefined || !value.isTensor) return undefined;
+  return value.shape.map((length) => (typeof length === 'number' && length > 0 ? length : undefined));
 }

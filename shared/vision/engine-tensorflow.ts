@@ -1,7 +1,7 @@
 import type { Tensor, Tensor4D } from '@tensorflow/tfjs-core';
 import { DandelionError } from '../errors.ts';
-import { graphNames } from './backbone.ts';
-import type { EngineCore, GraphShape } from './engine.ts';
+import type { EngineCore } from './engine.ts';
+import { type GraphShape, graphNames } from './graph.ts';
 import { floatsOf, type OnnxGraph, type OnnxNode } from './onnx.ts';
 import { loadTensorFlow, type TensorFlowCore } from './tensorflow.ts';
 

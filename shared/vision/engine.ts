@@ -1,10 +1,9 @@
 import { DandelionError } from '../errors.ts';
-import { graphNames, type LinearHead } from './backbone.ts';
+import type { LinearHead } from './backbone.ts';
 import { CLASSICAL_EXTRACTOR, classicalFeatures } from './classical.ts';
-import { openOnnxRuntime } from './engine-onnx.ts';
-import { openTensorFlow } from './engine-tensorflow.ts';
+import { type OnnxRuntimeOptions, openOnnxRuntime } from './engine-onnx.ts';
+import { type GraphShape, graphShape } from './graph.ts';
 import { applyHead } from './head.ts';
-import { decodeOnnx, type OnnxGraph, shapeOf } from './onnx.ts';
 
 export type EngineName = 'onnxruntime-node' | 'tfjs-wasm' | 'tfjs-node' | 'classical';
 
@@ -32,11 +31,9 @@ export interface Engine {
   close(): Promise<void>;
 }
 
-export interface EngineOptions {
+export interface EngineOptions extends OnnxRuntimeOptions {
   /** Which engine to try first; default `onnxruntime`, the fastest. */
   prefer?: 'onnxruntime' | 'wasm';
-  /** Threads of one run, onnxruntime only. Default: one a core, 4 at most. */
-  threads?: number;
   /** Told why onnxruntime is not used although it was preferred, to be logged. */
   onFallback?: (reason: string) => void;
 }
@@ -50,18 +47,11 @@ export interface EngineCore {
   close(): Promise<void>;
 }
 
-/** Lengths that a graph's inputs and outputs declare. */
-export interface GraphShape {
-  inputSize: number;
-  featureDimension: number;
-  classes: number | undefined;
-}
-
 /** The size that decodePhoto gives unless told otherwise, so that all engines take the same pixels. */
 const CLASSICAL_INPUT_SIZE = 224;
 
 /**
- * Opens an engine on an ONNX graph with the inputs and outputs of `graphNames` (see backbone.ts).
+ * Opens an engine on an ONNX graph with the inputs and outputs of `graphNames` (see graph.ts).
  *
  * onnxruntime-node is used where its library loads on this platform, TensorFlow.js otherwise; both give the
  * same numbers within 1e-3.
@@ -69,14 +59,23 @@ const CLASSICAL_INPUT_SIZE = 224;
  * @throws DandelionError `model-broken` when the graph is not one of ours or is damaged
  */
 export async function openEngine(graph: Uint8Array, options: EngineOptions = {}): Promise<Engine> {
-  const model = decodeOnnx(graph);
-  const shape = graphShape(model.graph);
   if (options.prefer !== 'wasm') {
-    const opened = await openOnnxRuntime(graph, shape, options.threads);
-    if ('runBatch' in opened) return batched(opened, shape);
+    const opened = await openOnnxRuntime(graph, options);
+    if ('core' in opened) return batched(opened.core, opened.shape);
     options.onFallback?.(opened.unavailable);
   }
-  return batched(await openTensorFlow(model.graph, shape), shape);
+  // Only who needs it pays for reading the graph in JavaScript: some 50 ms and as much garbage.
+  const [{ decodeOnnx, shapeOf }, { openTensorFlow }] = await Promise.all([
+    import('./onnx.ts'),
+    import('./engine-tensorflow.ts'),
+  ]);
+  const model = decodeOnnx(graph).graph;
+  const values = [...model.input, ...model.output];
+  const shape = graphShape((name) => {
+    const value = values.find((candidate) => candidate.name === name);
+    return value === undefined ? undefined : shapeOf(value);
+  });
+  return batched(await openTensorFlow(model, shape), shape);
 }
 
 /**
@@ -103,21 +102,28 @@ export function openClassicalEngine(head?: LinearHead): Engine {
   return batched(core, shape);
 }
 
-function graphShape(graph: OnnxGraph): GraphShape {
-  const lengths = (name: string) => {
-    const value = [...graph.input, ...graph.output].find((candidate) => candidate.name === name);
-    return value === undefined ? undefined : shapeOf(value);
-  };
-  const image = lengths(graphNames.image);
-  const featureDimension = lengths(graphNames.features)?.[1];
-  const inputSize = image?.[1];
-  if (inputSize === undefined || image?.[2] !== inputSize || featureDimension === undefined) {
+/**
+ * Class probabilities of photos, by an engine whose graph has a head.
+ *
+ * @param pixels as {@link Engine.run} takes them
+ * @returns row-major [photos, classes]
+ * @throws DandelionError `model-broken` when the graph gives none, or something that is no number
+ */
+export async function classifyPixels(
+  engine: Engine,
+  classes: readonly string[],
+  pixels: Uint8Array,
+  photos: number,
+): Promise<Float32Array> {
+  const { probabilities } = await engine.run(pixels, photos);
+  const expected = photos * classes.length;
+  if (probabilities?.length !== expected || probabilities.some(Number.isNaN)) {
     throw new DandelionError(
       'model-broken',
-      'The graph needs an input "image" [N, size, size, 3] and an output "features" [N, dimension]; store it again.',
+      `The engine gave ${probabilities?.length ?? 'no'} probabilities where ${expected} belong.`,
     );
   }
-  return { inputSize, featureDimension, classes: lengths(graphNames.probabilities)?.[1] };
+  return probabilities;
 }
 
 /** Checks the pixels, cuts them into batches, joins the results. */

@@ -7,6 +7,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { request } from 'undici';
 import { z } from 'zod';
 import { DandelionError } from '../../errors.ts';
+import { processEnvironment } from '../../function/settings.ts';
 
 export interface ServerOptions {
   /** For messages and for the name of its log. */
@@ -84,7 +85,8 @@ export function startBundle(
   name: string,
   options: { distDir: string; env: Readonly<Record<string, string | undefined>>; logsDir: string },
 ): Promise<RunningServer> {
-  return startNode(name, join(options.distDir, name, 'index.mjs'), options);
+  const env = { ...processEnvironment, ...options.env };
+  return startNode(name, join(options.distDir, name, 'index.mjs'), { ...options, env });
 }
 
 /** A program for Node that announces its port and answers `/health/ready`. */

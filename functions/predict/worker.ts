@@ -1,0 +1,38 @@
+import { setFlagsFromString } from 'node:v8';
+import { runInNewContext } from 'node:vm';
+import { DandelionError } from '../../shared/errors.ts';
+import { serveJobs } from '../../shared/function/compute-worker.ts';
+import { classifyPixels, type Engine, openEngine } from '../../shared/vision/engine.ts';
+
+/** A model's graph, and the classes of its head. */
+export interface OpenRequest {
+  graph: Uint8Array;
+  classes: readonly string[];
+}
+
+let opened: { engine: Engine; classes: readonly string[] } | undefined;
+
+/** The graph's bytes (13 MB) would stay: what this thread does afterwards makes too little garbage for a collection. */
+function collectGarbage(): void {
+  setFlagsFromString('--expose-gc');
+  const collect: unknown = runInNewContext('gc');
+  if (typeof collect === 'function') collect();
+}
+
+const jobs = {
+  /** Loads the model once, for all calls of `classify`. */
+  async open({ graph, classes }: OpenRequest): Promise<void> {
+    opened = { engine: await openEngine(graph, { threads: 1 }), classes };
+    setImmediate(collectGarbage);
+  },
+
+  /** Probabilities of one photo, `size * size * 3` bytes. */
+  classify(pixels: Uint8Array): Promise<Float32Array> {
+    if (opened === undefined)
+      throw new DandelionError('internal', 'Open a model before photos are classified.');
+    return classifyPixels(opened.engine, opened.classes, pixels, 1);
+  },
+};
+export type PredictJobs = typeof jobs;
+
+serveJobs(jobs);
