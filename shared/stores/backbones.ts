@@ -27,8 +27,8 @@ export interface LoadBackboneOptions extends FetchOptions {
   log: Pick<Logger, 'info' | 'warn'>;
 }
 
-/** Name of the pinned weights in the form that this version converts them to. */
-export const DEFAULT_BACKBONE = 'efficientnet-lite0-v1';
+/** Name of the pinned weights as this version converts them and decodes photos for them: features of another are not mixed in. */
+export const DEFAULT_BACKBONE = 'efficientnet-lite0-v2';
 
 const MAX_UNPACKED_BYTES = 1_000_000_000;
 

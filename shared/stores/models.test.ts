@@ -39,7 +39,7 @@ function draft(version: string): Omit<ModelRecord, 'files'> {
       classes: { a: 10, b: 10 },
       splits: { train: 10, validation: 5, test: 5 },
     },
-    extractor: { id: 'classical-v1', dimension: 3, digest: null },
+    extractor: { id: 'classical-v2', dimension: 3, digest: null },
     preprocessing: { size: 224, resize: 'cover', colour: 'rgb' },
     training: {
       runId: 'run',
