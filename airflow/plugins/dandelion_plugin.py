@@ -1,0 +1,14 @@
+"""Makes Airflow know the links; the package itself is importable because plugins/ is on the path."""
+
+from typing import ClassVar
+
+from airflow.plugins_manager import AirflowPlugin
+
+from dandelion.links import RunLink
+
+
+class DandelionPlugin(AirflowPlugin):
+    """What the web server and the workers share."""
+
+    name = "dandelion"
+    operator_extra_links: ClassVar[list] = [RunLink()]

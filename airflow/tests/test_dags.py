@@ -1,0 +1,164 @@
+"""The DAGs: their shape, and what they do with the real functions."""
+
+from __future__ import annotations
+
+import itertools
+import uuid
+from typing import Any
+
+import pytest
+from airflow.dag_processing.dagbag import DagBag
+from airflow.providers.http.sensors.http import HttpSensor
+from airflow.sdk import DAG
+from conftest import Photos
+
+from dandelion.submit import SubmitOperator
+
+
+def states(run: Any) -> dict[str, str]:
+    """State of each task; a mapped one shows its last instance."""
+    return {ti.task_id: str(ti.state) for ti in run.get_task_instances()}
+
+
+def conf(uri: str, **more: Any) -> dict[str, Any]:
+    """Params of a run that shares nothing with others."""
+    return {
+        "uri": uri,
+        "kind": "folder",
+        "model": f"t{uuid.uuid4().hex[:8]}",
+        "seed": 1,
+        **more,
+    }
+
+
+def test_every_dag_is_read_without_an_error(dag_bag: DagBag) -> None:
+    assert dag_bag.import_errors == {}
+    assert set(dag_bag.dags) == {"retrain", "backfill_images"}
+
+
+def test_retrain_chains_the_steps_and_branches_at_the_gate(
+    dag_bag: DagBag,
+) -> None:
+    dag = dag_bag.dags["retrain"]
+    chain = ["ingest", "preprocess", "train", "evaluate"]
+    for name in chain:
+        assert dag.get_task(f"wait_{name}").upstream_task_ids == {name}
+    for before, after in itertools.pairwise(chain):
+        assert f"wait_{before}" in dag.get_task(after).upstream_task_ids
+    assert dag.get_task("gate").downstream_task_ids == {"deploy", "stop"}
+
+
+def test_retrain_ends_with_a_model_that_serves(dag_bag: DagBag, photos: Photos) -> None:
+    run = dag_bag.dags["retrain"].test(run_conf=conf(photos.good))
+    assert str(run.state) == "success", states(run)
+    assert states(run)["wait_deploy"] == "success"
+    assert states(run)["stop"] == "skipped"
+
+
+def test_a_refused_step_fails_on_its_first_try_and_nothing_follows(dag_bag: DagBag, photos: Photos) -> None:
+    run = dag_bag.dags["retrain"].test(run_conf=conf(photos.one_class))
+    assert str(run.state) == "failed"
+    instances = {ti.task_id: ti for ti in run.get_task_instances()}
+    assert str(instances["wait_ingest"].state) == "failed"
+    assert instances["wait_ingest"].try_number == 1
+    assert str(instances["preprocess"].state) == "upstream_failed"
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"uri": "ftp://x/y"},
+        {"kind": "tape"},
+        {"model": "Not A Name"},
+        {"seed": -1},
+    ],
+)
+def test_wrong_params_are_refused_before_anything_runs(
+    dag_bag: DagBag, photos: Photos, wrong: dict[str, Any]
+) -> None:
+    with pytest.raises(Exception, match=next(iter(wrong))):
+        dag_bag.dags["retrain"].test(run_conf=conf(photos.good, **wrong))
+
+
+def test_shards_are_worked_side_by_side(dag_bag: DagBag, photos: Photos) -> None:
+    params = {
+        "uris": [photos.good, f"{photos.good}/"],
+        "kind": "folder",
+        "model": f"t{uuid.uuid4().hex[:8]}",
+        "seed": 1,
+    }
+    run = dag_bag.dags["backfill_images"].test(run_conf=params)
+    ended = [ti for ti in run.get_task_instances() if ti.task_id.endswith("wait_preprocess")]
+    assert [str(ti.state) for ti in ended] == ["success", "success"]
+
+
+def test_a_stock_http_sensor_waits_for_a_result(photos: Photos) -> None:
+    with DAG("stock", schedule=None) as dag:
+        data = {
+            "model": f"t{uuid.uuid4().hex[:8]}",
+            "source": {"kind": "folder", "uri": photos.good},
+            "seed": 1,
+        }
+        submitted = SubmitOperator(
+            task_id="submit",
+            function="ingest",
+            event={"type": "dev.dandelion.retrain.requested.v1", "data": data},
+        )
+        path = "function{{ ti.xcom_pull('submit').partition('/function')[2] }}/result"
+        wait = HttpSensor(
+            task_id="wait",
+            http_conn_id="gateway",
+            endpoint=path,
+            poke_interval=1,
+            timeout=120,
+            response_error_codes_allowlist=["404", "429", "502", "503", "504"],
+        )
+        submitted >> wait
+    assert str(dag.test().state) == "success"
+
+
+def test_the_same_event_again_is_the_same_run(photos: Photos) -> None:
+    data = {
+        "model": f"t{uuid.uuid4().hex[:8]}",
+        "source": {"kind": "folder", "uri": photos.good},
+        "seed": 1,
+    }
+    operator = SubmitOperator(
+        task_id="ingest",
+        function="ingest",
+        event={"type": "dev.dandelion.retrain.requested.v1", "data": data},
+    )
+    task = type(
+        "Task",
+        (),
+        {
+            "dag_id": "again",
+            "run_id": data["model"],
+            "task_id": "ingest",
+            "map_index": -1,
+        },
+    )()
+    assert operator.execute({"ti": task}) == operator.execute({"ti": task})
+
+
+def test_a_function_out_of_reach_can_be_tried_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv(
+        "AIRFLOW_CONN_NOBODY",
+        '{"conn_type":"http","extra":{"url_template":"http://127.0.0.1:9/{name}"}}',
+    )
+    operator = SubmitOperator(
+        task_id="t",
+        function="ingest",
+        http_conn_id="nobody",
+        event={"type": "t", "data": {}},
+    )
+    task = type(
+        "Task",
+        (),
+        {"dag_id": "d", "run_id": "r", "task_id": "t", "map_index": -1},
+    )()
+    with pytest.raises(Exception, match="127.0.0.1") as caught:
+        operator.execute({"ti": task})
+    assert "AirflowFailException" not in type(caught.value).__name__
