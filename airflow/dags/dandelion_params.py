@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 from airflow.sdk import Param
 
@@ -14,7 +15,7 @@ KINDS = ["manifest", "folder", "archive"]
 
 def source_param() -> Param:
     """Where the photos are; DANDELION_SOURCE_URI gives scheduled runs theirs."""
-    described = {
+    described: dict[str, Any] = {
         "type": "string",
         "pattern": SOURCE_URI,
         "description": "Address of the photos",

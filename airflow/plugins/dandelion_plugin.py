@@ -1,7 +1,5 @@
 """Makes Airflow know the links; the package itself is importable because plugins/ is on the path."""
 
-from typing import ClassVar
-
 from airflow.plugins_manager import AirflowPlugin
 
 from dandelion.links import RunLink
@@ -11,4 +9,4 @@ class DandelionPlugin(AirflowPlugin):
     """What the web server and the workers share."""
 
     name = "dandelion"
-    operator_extra_links: ClassVar[list] = [RunLink()]
+    operator_extra_links = [RunLink()]  # noqa: RUF012 - Airflow declares it so

@@ -34,7 +34,8 @@ def test_a_result_keeps_its_identity() -> None:
 def test_headers_are_percent_encoded() -> None:
     headers, body = to_binary({"id": "ü %", "source": "/s", "type": "t", "data": {"a": "ü"}})
     assert headers["ce-id"] == "%C3%BC%20%25"
-    assert "datacontenttype" not in headers and body == '{"a":"\\u00fc"}'
+    assert "datacontenttype" not in headers
+    assert body == '{"a":"\\u00fc"}'
 
 
 def test_one_template_serves_gateway_and_cluster() -> None:
@@ -42,7 +43,8 @@ def test_one_template_serves_gateway_and_cluster() -> None:
     cluster = functions_in(Connection({"url_template": "http://{name}.ml.svc.cluster.local"}))
     assert local.url_of("train") == "http://127.0.0.1:8080/function/train"
     assert cluster.url_of("train") == "http://train.ml.svc.cluster.local"
-    assert local.headers == {"authorization": "Bearer secret"} and cluster.headers == {}
+    assert local.headers == {"authorization": "Bearer secret"}
+    assert cluster.headers == {}
     assert "secret" not in repr(local)
 
 

@@ -82,6 +82,10 @@ function airflowEnv(folder: string, gatewayUrl: string): Record<string, string> 
   return {
     AIRFLOW_HOME: join(folder, 'airflow'),
     AIRFLOW__CORE__DAGS_FOLDER: join(airflowDir, 'dags'),
+    AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST: JSON.stringify([
+      bundle('dags-folder', 'dags'),
+      bundle('test-dags', 'tests/dags'),
+    ]),
     AIRFLOW__CORE__PLUGINS_FOLDER: join(airflowDir, 'plugins'),
     AIRFLOW__CORE__LOAD_EXAMPLES: 'False',
     PYTHONPATH: [join(airflowDir, 'plugins'), join(airflowDir, 'dags')].join(
@@ -92,6 +96,11 @@ function airflowEnv(folder: string, gatewayUrl: string): Record<string, string> 
     DANDELION_TEST_PHOTOS: photos('good'),
     DANDELION_TEST_ONE_CLASS: photos('one-class'),
   };
+}
+
+function bundle(name: string, folder: string) {
+  const classpath = 'airflow.dag_processing.bundles.local.LocalDagBundle';
+  return { name, classpath, kwargs: { path: join(airflowDir, folder) } };
 }
 
 async function must(program: string, words: string[]): Promise<void> {
