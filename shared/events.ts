@@ -95,8 +95,8 @@ export const predictionRecord = z.object({
   latencyMs: z.number().nonnegative(),
   /** How many predictions this record stands for: 1 / sampling rate. */
   weight: z.number().min(1),
-  /** Statistics of the decoded photo by name. */
-  input: z.record(z.string(), z.number()),
+  /** Statistics of the decoded photo by name: `sizeBytes`, `width`, `brightness` … */
+  input: z.record(z.string().regex(/^[A-Za-z][A-Za-z0-9_]{0,63}$/), z.number()),
   embedding: z.object({ digest: z.string() }).optional(),
   /** Keyed hash of who asked. */
   clientHash: z.string().optional(),

@@ -1,4 +1,4 @@
-import { z } from 'zod';
+import type { PredictionRecord } from '../events.ts';
 
 /**
  * What is written to Elasticsearch. Fields are those of the Elastic Common Schema 9.5; what it has no word for stands
@@ -30,57 +30,40 @@ function datasetName(dataset: string): string {
   return `dandelion.${dataset.replaceAll('-', '_')}`;
 }
 
-/** One prediction, as monitor hands it over; never the photo itself. */
-export const predictionRecord = z.object({
-  /** The same for every try to write it. */
-  id: z.string().min(1).max(512),
-  /** When predict answered. */
-  time: z.iso.datetime({ offset: true }),
-  /** Leads to the log line of the request. */
-  traceId: z
-    .string()
-    .regex(/^[0-9a-f]{32}$/)
-    .optional(),
-  model: z.object({ name: z.string(), version: z.string() }),
-  /** What was answered; `unknown` below the threshold. */
-  label: z.string(),
-  /** Probability of each class. */
-  scores: z.record(z.string(), z.number().min(0).max(1)),
-  latencyMs: z.number().nonnegative(),
-  /** Statistics of the photo by name: `sizeBytes`, `width`, `brightness` … */
-  input: z.record(z.string().regex(/^[A-Za-z][A-Za-z0-9_]{0,63}$/), z.number()).default({}),
-  embedding: z
-    .object({ digest: z.string().optional(), sample: z.array(z.number()).max(4096).optional() })
-    .optional(),
-  /** A salted hash of who asked. */
-  clientHash: z.string().optional(),
-});
-export type PredictionRecord = z.input<typeof predictionRecord>;
-
 /**
- * A prediction as a document of the stream `predictions-dandelion.predict-{namespace}`.
- *
- * @throws ZodError for a record that does not fit
+ * A prediction as a document of the stream `predictions-dandelion.predict-{namespace}`. Its id is the record's, so that
+ * a record delivered again is stored once.
  */
 export function predictionDocument(record: PredictionRecord, namespace: string): SearchDocument {
-  const { id, time, traceId, model, label, scores, latencyMs, input, embedding, clientHash } =
-    predictionRecord.parse(record);
-  const sorted = Object.values(scores).sort((a, b) => b - a);
-  const [score = 0, next = 0] = sorted;
+  const { id, time, traceId, model, revision, outcome, code, latencyMs, input, embedding, clientHash } =
+    record;
   const document = {
     '@timestamp': new Date(time).toISOString(),
     data_stream: streamFields('predictions', 'predict', namespace),
-    event: { id, kind: 'event', action: 'prediction', duration: Math.round(latencyMs * 1e6) },
+    event: {
+      ...{ id, kind: 'event', action: 'prediction' },
+      // As in log lines: what the caller did wrong is no failure of the function.
+      outcome: outcome === 'failed' ? 'failure' : 'success',
+      duration: Math.round(latencyMs * 1e6),
+    },
+    ...(code === null ? {} : { error: { code } }),
     ...(traceId === undefined ? {} : { trace: { id: traceId } }),
     service: { name: 'predict' },
-    faas: { name: 'predict' },
+    faas: { name: 'predict', ...(revision === null ? {} : { version: revision }) },
     ml: {
-      model,
-      prediction: { label, score, margin: score - next, scores, latency_ms: latencyMs },
+      model: { name: model.name, ...(model.version === null ? {} : { version: model.version }) },
+      prediction: { outcome, weight: record.weight, latency_ms: latencyMs, ...answerFields(record) },
       input,
       ...(embedding === undefined ? {} : { embedding }),
     },
     ...(clientHash === undefined ? {} : { labels: { client_hash: clientHash } }),
   };
   return { stream: streamName('predictions', 'predict', namespace), id, json: JSON.stringify(document) };
+}
+
+/** Zeros in place of what was never answered would pull every average down. */
+function answerFields({ label, scores }: Pick<PredictionRecord, 'label' | 'scores'>) {
+  if (label === null) return {};
+  const [score = 0, next = 0] = Object.values(scores).sort((one, other) => other - one);
+  return { label, score, margin: score - next, scores };
 }

@@ -3,7 +3,7 @@ import type { SearchSettings } from '../config.ts';
 import type { StreamType } from './search-documents.ts';
 
 /** Raised with every change of a mapping below: an older pod then leaves the newer templates alone. */
-const TEMPLATES_VERSION = 1;
+const TEMPLATES_VERSION = 2;
 /** Above Elastic's own `logs-*-*` and `metrics-*-*` (100), below what an operator would set to overrule us. */
 const PRIORITY = 250;
 
@@ -71,6 +71,9 @@ const mlMappings: estypes.MappingTypeMapping = {
     ml: objectOf({
       model: objectOf({ name: keyword, version: keyword }),
       prediction: objectOf({
+        outcome: keyword,
+        // How many predictions the document stands for: what counts of predictions sum up.
+        weight: double,
         label: keyword,
         score: double,
         margin: double,
@@ -79,10 +82,7 @@ const mlMappings: estypes.MappingTypeMapping = {
         scores: { type: 'flattened' },
       }),
       input: { type: 'object', dynamic: true },
-      embedding: objectOf({
-        digest: keyword,
-        sample: { type: 'float', index: false, doc_values: false },
-      }),
+      embedding: objectOf({ digest: keyword }),
       drift: { type: 'object', dynamic: true },
     }),
   },

@@ -4,8 +4,9 @@ import { connect, createServer, type Socket } from 'node:net';
 import { setTimeout as delay } from 'node:timers/promises';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { readConfig, searchSettings } from '../config.ts';
+import type { PredictionRecord } from '../events.ts';
 import { openSearch, type Search } from './search.ts';
-import { type PredictionRecord, predictionDocument, streamName } from './search-documents.ts';
+import { predictionDocument, streamName } from './search-documents.ts';
 import { setUpTemplates } from './search-templates.ts';
 import { createSearchWriter } from './search-writer.ts';
 import { describeService } from './testing-services.ts';
@@ -94,25 +95,45 @@ describeService('ELASTICSEARCH_URL', 'Elasticsearch', (url) => {
       id: `prediction-${place}`,
       time: new Date(Date.UTC(2030, 0, 1, 0, 0, place)).toISOString(),
       traceId: randomBytes(16).toString('hex'),
-      model: { name: 'flowers', version: place < 60 ? 'v1' : 'v2' },
+      model: { name: 'flowers', version: place < 60 ? 'v0000000001' : 'v0000000002' },
+      ...{ revision: 'predict-00001', outcome: 'answered', code: null, weight: 10 },
       label: place % 3 === 0 ? 'grass' : 'dandelion',
       scores: { 'dandelion.officinale': 0.75, grass: 0.25 },
       latencyMs: 12.5,
       // A whole number first: the next may have a fraction.
       input: { brightness: place === 0 ? 1 : 0.5, width: 640 },
-      embedding: { digest: 'abc', sample: [0.1, 0.2] },
+      embedding: { digest: 'abc' },
       clientHash: 'c0ffee',
     });
-    const documents = Array.from({ length: 90 }, (_, place) => predictionDocument(record(place), namespace));
+    const unanswered = { label: null, scores: {}, input: {}, embedding: undefined };
+    const records = [
+      ...Array.from({ length: 90 }, (_, place) => record(place)),
+      { ...record(90), ...unanswered, outcome: 'refused' as const, code: 'not-an-image' },
+      {
+        ...{ ...record(91), ...unanswered, outcome: 'failed' as const, code: 'no-model', weight: 1 },
+        ...{ model: { name: 'flowers', version: null }, revision: null },
+      },
+    ];
+    const documents = records.map((one) => predictionDocument(one, namespace));
     expect(await search.store(documents, AbortSignal.timeout(20_000))).toEqual([]);
     expect(await search.store(documents, AbortSignal.timeout(20_000))).toEqual([]);
     const index = streamName('predictions', 'predict', namespace);
-    expect(await count(index)).toBe(90);
+    expect(await count(index)).toBe(92);
     const client = await search.client();
     const { aggregations } = await client.search({
       index,
       size: 0,
       aggs: {
+        outcomes: {
+          terms: { field: 'ml.prediction.outcome' },
+          aggs: {
+            predictions: { sum: { field: 'ml.prediction.weight' } },
+            score: { avg: { field: 'ml.prediction.score' } },
+            codes: { terms: { field: 'error.code' } },
+            failures: { filter: { term: { 'event.outcome': 'failure' } } },
+            revisions: { terms: { field: 'faas.version' } },
+          },
+        },
         versions: {
           terms: { field: 'ml.model.version' },
           aggs: {
@@ -123,16 +144,33 @@ describeService('ELASTICSEARCH_URL', 'Elasticsearch', (url) => {
         },
       },
     });
+    expect(aggregations?.outcomes).toMatchObject({
+      buckets: [
+        {
+          ...{ key: 'answered', predictions: { value: 900 }, score: { value: 0.75 } },
+          revisions: { buckets: [{ key: 'predict-00001', doc_count: 90 }] },
+        },
+        {
+          ...{ key: 'failed', predictions: { value: 1 }, score: { value: null } },
+          ...{ codes: { buckets: [{ key: 'no-model' }] }, failures: { doc_count: 1 } },
+          revisions: { buckets: [] },
+        },
+        {
+          ...{ key: 'refused', predictions: { value: 10 }, failures: { doc_count: 0 } },
+          codes: { buckets: [{ key: 'not-an-image' }] },
+        },
+      ],
+    });
     expect(aggregations?.versions).toMatchObject({
       buckets: [
         {
-          key: 'v1',
+          key: 'v0000000001',
           doc_count: 60,
           grass: { doc_count: 20 },
           margin: { value: 0.5 },
           brightness: { value: 1 },
         },
-        { key: 'v2', doc_count: 30, grass: { doc_count: 10 }, brightness: { value: 0.5 } },
+        { key: 'v0000000002', doc_count: 31, grass: { doc_count: 10 }, brightness: { value: 0.5 } },
       ],
     });
     const streams = await client.indices.getDataStream({ name: index });
