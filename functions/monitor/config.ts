@@ -1,7 +1,8 @@
 import { z } from 'zod';
-import { count, storeSettings } from '../../shared/config.ts';
+import { count, searchSettings, storeSettings } from '../../shared/config.ts';
 
 export const monitorSettings = storeSettings.pick({ DATABASE_URL: true }).extend({
+  ...searchSettings.shape,
   /** Records of predictions are deleted after this many days. */
   PREDICTIONS_KEPT_DAYS: count(1).default(90),
   /** A result that has not reached its next step for this long is sent again. */

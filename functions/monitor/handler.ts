@@ -8,6 +8,7 @@ import { openDatabase } from '../../shared/stores/database.ts';
 import { monitorSettings } from './config.ts';
 import { createDeadLetterOffice, type DeadLetterOffice } from './dead-letters.ts';
 import { createPredictionKeeper, type PredictionKeeper } from './prediction-records.ts';
+import { openPredictionSearch, type PredictionSearch } from './prediction-search.ts';
 import { createReconciler, type Reconciler } from './reconciler.ts';
 
 export const batch = true;
@@ -18,16 +19,23 @@ export const bodyLimitBytes = 8 * 1024 * 1024;
 const reconcileTypes = new Set(['dev.dandelion.reconcile.requested.v1', 'dev.knative.sources.ping']);
 
 let predictions: PredictionKeeper;
+let predictionSearch: PredictionSearch | undefined;
 let deadLetters: DeadLetterOffice;
 let reconciler: Reconciler;
 
-export async function init({ env }: InitContext): Promise<void> {
+export async function init({ env, log }: InitContext): Promise<void> {
   const settings = readConfig(monitorSettings, env);
   const db = await openDatabase(settings.DATABASE_URL);
-  predictions = createPredictionKeeper(db, settings);
+  const search = openPredictionSearch(settings, log);
+  predictionSearch = search;
+  predictions = createPredictionKeeper(db, settings, search.offer);
   const sink = createSink(readRuntimeSettings(env, {}));
   deadLetters = createDeadLetterOffice(db, sink);
   reconciler = createReconciler(db, sink, settings);
+}
+
+export async function shutdown(): Promise<void> {
+  await predictionSearch?.close();
 }
 
 /** Watches over what serves: keeps the prediction log and dead letters, and heals lost deliveries. */

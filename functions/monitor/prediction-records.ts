@@ -1,5 +1,5 @@
 import type { z } from 'zod';
-import { type Event, parseEventData } from '../../shared/events.ts';
+import { type Event, type PredictionRecord, parseEventData } from '../../shared/events.ts';
 import type { Database } from '../../shared/stores/database.ts';
 import { purgePredictions, savePredictions } from '../../shared/stores/predictions.ts';
 import type { monitorSettings } from './config.ts';
@@ -16,20 +16,23 @@ export interface PredictionKeeper {
   keep(event: Event): Promise<number>;
 }
 
+/** @param handOn gets the records once they are kept, with the times that they are kept under; those of a repeat too */
 export function createPredictionKeeper(
   db: Database,
   { PREDICTIONS_KEPT_DAYS: days }: Pick<z.infer<typeof monitorSettings>, 'PREDICTIONS_KEPT_DAYS'>,
+  handOn: (records: readonly PredictionRecord[]) => void,
 ): PredictionKeeper {
   let purgedAt = Number.NEGATIVE_INFINITY;
   return {
     async keep(event) {
-      const { records } = parseEventData(event, 'dev.dandelion.predictions.made.v1');
-      const stored = await savePredictions(db, records);
+      const sent = parseEventData(event, 'dev.dandelion.predictions.made.v1');
+      const { added, records } = await savePredictions(db, sent.records);
+      handOn(records);
       if (performance.now() - purgedAt > PURGE_EVERY_MS) {
         purgedAt = performance.now();
         await purgePredictions(db, days * DAY_MS);
       }
-      return stored;
+      return added;
     },
   };
 }

@@ -22,32 +22,57 @@ export interface PredictionCounts {
 /** How far ahead a pod's clock may be; what is later counts as made now, or it would stay in every window. */
 const CLOCK_SKEW = '1 minute';
 
+/** What the log holds of records after they were stored. */
+export interface KeptPredictions {
+  /** How many were not there before. */
+  added: number;
+  /** All of them, each with the time that the log has for it. */
+  records: PredictionRecord[];
+}
+
 /**
  * Stores records of the prediction log; one that is there already changes nothing.
  *
- * @returns how many were new
  * @throws DandelionError `database-unavailable`
  */
-export async function savePredictions(db: Database, records: readonly PredictionRecord[]): Promise<number> {
+export async function savePredictions(
+  db: Database,
+  records: readonly PredictionRecord[],
+): Promise<KeptPredictions> {
   const rows = records.map(({ model, embedding, ...record }) => ({
     ...record,
     model: model.name,
     version: model.version,
     embeddingDigest: embedding?.digest,
   }));
-  const inserted = await query(
+  const kept = await query(
     db,
-    () => db`
-      insert into predictions (id, made_at, model, version, revision, outcome, code, label, scores, latency_ms,
-        weight, input, embedding_digest, client_hash, trace_id)
-      select id, case when time > now() + ${CLOCK_SKEW}::interval then now() else time end, model, version,
-        revision, outcome, code, label, scores, "latencyMs", weight, input, "embeddingDigest", "clientHash", "traceId"
-      from jsonb_to_recordset(${asJson(rows)}::text::jsonb) as record (id text, time timestamptz, model text,
-        version text, revision text, outcome text, code text, label text, scores jsonb, "latencyMs" real,
-        weight real, input jsonb, "embeddingDigest" text, "clientHash" text, "traceId" text)
-      on conflict (id) do nothing`,
+    () => db<{ id: string; madeAt: Date; isNew: boolean }[]>`
+      with sent as (
+        select *, case when time > now() + ${CLOCK_SKEW}::interval then now() else time end as made_at
+        from jsonb_to_recordset(${asJson(rows)}::text::jsonb) as record (id text, time timestamptz, model text,
+          version text, revision text, outcome text, code text, label text, scores jsonb, "latencyMs" real,
+          weight real, input jsonb, "embeddingDigest" text, "clientHash" text, "traceId" text)
+      ), added as (
+        insert into predictions (id, made_at, model, version, revision, outcome, code, label, scores, latency_ms,
+          weight, input, embedding_digest, client_hash, trace_id)
+        select id, made_at, model, version, revision, outcome, code, label, scores, "latencyMs", weight, input,
+          "embeddingDigest", "clientHash", "traceId"
+        from sent
+        on conflict (id) do nothing
+        returning id, made_at
+      )
+      select id, coalesce(added.made_at, earlier.made_at, sent.made_at) as "madeAt", added.id is not null as "isNew"
+      from sent left join added using (id) left join predictions as earlier using (id)`,
   );
-  return inserted.count;
+  const rowOf = new Map(kept.map((row) => [row.id, row]));
+  return {
+    added: [...rowOf.values()].filter(({ isNew }) => isNew).length,
+    records: records.map((record) => ({
+      ...record,
+      time: rowOf.get(record.id)?.madeAt.toISOString() ?? record.time,
+    })),
+  };
 }
 
 /**
