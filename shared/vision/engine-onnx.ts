@@ -55,7 +55,11 @@ export async function openOnnxRuntime(
       },
     },
   }).catch((cause: unknown) => {
-    throw new DandelionError('model-broken', 'onnxruntime refuses the graph; store it again.', { cause });
+    throw new DandelionError(
+      'model-broken',
+      'onnxruntime refuses the graph: it is damaged or not an ONNX model; store it again.',
+      { cause },
+    );
   });
   const shape = graphShape((name) => lengthsOf(session, name));
   // Only what is asked for is copied out: the feature map is 49 times as large as the features.
