@@ -266,6 +266,27 @@ export function openS3(settings: ServerSettings): ObjectStore {
   };
 }
 
+/**
+ * True when the bucket is there and these credentials may list it; asked once, and nothing is made.
+ *
+ * @throws DandelionError the codes of `isStoreTrouble`
+ */
+export async function seekBucket(settings: ServerSettings): Promise<boolean> {
+  const { S3_ENDPOINT: endpoint, S3_BUCKET: Bucket } = settings;
+  const client = new S3Client({ ...clientConfig(settings), maxAttempts: 1 });
+  try {
+    const answer = await client.send(new ListObjectsV2Command({ Bucket, MaxKeys: 1 }));
+    // A web page parses to an answer that says nothing.
+    if (answer.Name === undefined && answer.KeyCount === undefined) throw notS3(endpoint);
+    return true;
+  } catch (error) {
+    if (lacksBucket(error)) return false;
+    throw describeTrouble(error, { endpoint, bucket: Bucket });
+  } finally {
+    client.destroy();
+  }
+}
+
 function clientConfig(settings: ServerSettings): S3ClientConfig {
   const { AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN: sessionToken } = settings;
   const isGiven = AWS_ACCESS_KEY_ID !== undefined && AWS_SECRET_ACCESS_KEY !== undefined;
