@@ -102,7 +102,7 @@ const stampFile = join(dist, 'stamp');
 const stamp = await stampOfSources();
 if ((await readFile(stampFile, 'utf8').catch(() => '')) !== stamp) {
   await mkdir(dist, { recursive: true });
-  await Promise.all((await functionNames()).map(buildFunction));
+  await Promise.all([...(await functionNames()).map(buildFunction), buildGateway()]);
   await writeFile(stampFile, stamp);
 }
 
@@ -128,13 +128,26 @@ async function functionNames(): Promise<string[]> {
 }
 
 async function buildFunction(name: string): Promise<void> {
+  const entries = [{ name: 'function', contents: entryPoint(name) }];
+  if (existsSync(join(root, 'functions', name, 'worker.ts'))) {
+    entries.push({ name: 'worker', contents: `import './functions/${name}/worker.ts';` });
+  }
+  await buildFolder(name, entries);
+}
+
+/** Broker and gateway for where functions are containers of their own; no function, so it stands apart. */
+function buildGateway(): Promise<void> {
+  const contents = "export { serveGateway as start } from './shared/local/serve-gateway.ts';";
+  return buildFolder('local/gateway', [{ name: 'function', contents }]);
+}
+
+async function buildFolder(path: string, entries: { name: string; contents: string }[]): Promise<void> {
+  const name = basename(path);
   // Made beside its place and moved there: another build, or a platform that runs, never meets half a function.
   const folder = join(dist, `.${name}.${process.pid}`);
-  const entries = [bundle(folder, 'function', entryPoint(name))];
-  if (existsSync(join(root, 'functions', name, 'worker.ts'))) {
-    entries.push(bundle(folder, 'worker', `import './functions/${name}/worker.ts';`));
-  }
-  const metafile = joined(await Promise.all(entries));
+  const metafile = joined(
+    await Promise.all(entries.map((entry) => bundle(folder, entry.name, entry.contents))),
+  );
   const dependencies = await layNativePackages(folder, metafile);
   await layDataFiles(name, folder, metafile);
   const manifest = {
@@ -147,11 +160,12 @@ async function buildFunction(name: string): Promise<void> {
   await writeFile(join(folder, 'package.json'), `${JSON.stringify(manifest, null, 2)}\n`);
   await writeFile(join(folder, 'index.mjs'), startFile);
   compileAhead(folder);
-  await replaceFolder(folder, join(dist, name));
+  await replaceFolder(folder, join(dist, path));
 }
 
 async function replaceFolder(source: string, target: string): Promise<void> {
   const old = `${source}.old`;
+  await mkdir(dirname(target), { recursive: true });
   await rename(target, old).catch(ignoreMissing);
   await rename(source, target).catch(async (error: NodeJS.ErrnoException) => {
     // Another build was first; what it made of the same sources is as good.
@@ -257,7 +271,8 @@ async function layDataFiles(name: string, folder: string, metafile: Metafile): P
     await mkdir(join(folder, 'wasm'), { recursive: true });
     for (const file of files) await layFile(join(source, file), join(folder, 'wasm', file));
   }
-  if (Object.keys(metafile.inputs).some((input) => input.endsWith('functions/monitor/reconciler.ts'))) {
+  const routes = ['functions/monitor/reconciler.ts', 'shared/local/serve-gateway.ts'];
+  if (Object.keys(metafile.inputs).some((input) => routes.includes(input))) {
     await cp(eventing, join(folder, 'eventing'), { recursive: true });
   }
   const staticFolder = join(root, 'functions', name, 'static');

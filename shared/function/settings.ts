@@ -39,6 +39,8 @@ const schema = z.object({
   DATABASE_URL: z.string().optional(),
   /** Where notices go, and what is to be set on each; Knative's SinkBinding sets both. */
   K_SINK: z.url({ protocol: /^https?$/ }).optional(),
+  /** Bearer token that the sink asks for; for a sink on this machine, DANDELION_TOKEN by default. */
+  K_SINK_TOKEN: z.string().optional(),
   K_CE_OVERRIDES: ceOverrides.default({ extensions: {} }),
   /** Notices kept in memory while the sink does not take them, instead of the function's own limit. */
   NOTICE_BUFFER: count(1).optional(),

@@ -28,13 +28,14 @@ const ANSWER_WITHIN_MS = 10_000;
 export function createSink(settings: RuntimeSettings): Sink | undefined {
   const { K_SINK: url, K_CE_OVERRIDES: overrides } = settings;
   if (url === undefined) return undefined;
+  // A broker of this machine is the local platform's, which may ask for the token that it gave us.
+  const ownToken = isLoopback(new URL(url).hostname) ? settings.DANDELION_TOKEN : undefined;
+  const token = settings.K_SINK_TOKEN ?? ownToken;
   // A claim in the outbox must outlive the try.
-  const token = isLoopback(new URL(url).hostname) ? settings.DANDELION_TOKEN : undefined;
   const timeoutMs = Math.min(ANSWER_WITHIN_MS, settings.LEASE_MS / 2);
   return async (event) => {
     try {
       const { headers, body } = encodeBinary({ ...event, ...overrides.extensions });
-      // A broker of this machine is the local platform's, which may ask for the token that it gave us.
       if (token !== undefined) headers.authorization = `Bearer ${token}`;
       const response = await fetch(url, {
         ...{ method: 'POST', headers, redirect: 'manual', signal: AbortSignal.timeout(timeoutMs) },

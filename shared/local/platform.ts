@@ -7,23 +7,21 @@ import { type Environment, modelName, objectSettings, readConfig, storeSettings 
 import { DandelionError, toDandelionError } from '../errors.ts';
 import { createLogger } from '../function/log.ts';
 import { isLoopback } from '../function/settings.ts';
-import { readTriggers } from '../function/triggers.ts';
 import { closeDatabases, type Database, openDatabase } from '../stores/database.ts';
 import { openMlflowClient } from '../stores/mlflow-client.ts';
 import { type ObjectStore, openObjects } from '../stores/objects.ts';
 import { releaseEveryLease } from '../stores/steps.ts';
 import { mlflowPage } from '../stores/tracking-mlflow.ts';
-import { type Broker, createBroker } from './broker.ts';
+import type { Broker } from './broker.ts';
 import { makeDataDir } from './data-folder.ts';
-import { startGateway } from './gateway.ts';
-import { openJournal } from './journal.ts';
 import { lockFolder } from './lock.ts';
 import { openLogFile } from './log-file.ts';
 import { type MlflowOptions, startMlflow } from './mlflow.ts';
-import { followPipeline, type Pipeline } from './pipeline.ts';
+import type { Pipeline } from './pipeline.ts';
 import { startPostgres } from './postgres.ts';
 import { openProcesses, type Processes } from './processes.ts';
 import { reconcile } from './reconcile.ts';
+import { startTraffic } from './traffic.ts';
 
 export interface PlatformOptions {
   /** Folder of everything the platform keeps. */
@@ -115,7 +113,7 @@ export async function startPlatform(options: PlatformOptions): Promise<Platform>
       ...{ DATABASE_URL: databaseUrl, MODEL_NAME: model, MLFLOW_TRACKING_URI: mlflow?.trackingUri },
     };
     const objects = openObjects(readConfig(objectSettings, functionEnv));
-    const running = await startTraffic({
+    const running = await startFunctions({
       ...options,
       dataDir,
       logsDir,
@@ -138,7 +136,7 @@ export async function startPlatform(options: PlatformOptions): Promise<Platform>
   }
 }
 
-interface TrafficOptions extends PlatformOptions {
+interface FunctionsOptions extends PlatformOptions {
   logsDir: string;
   settings: z.output<typeof settingsSchema>;
   functionEnv: Environment;
@@ -147,8 +145,8 @@ interface TrafficOptions extends PlatformOptions {
   logger: Logger;
 }
 
-/** Functions, broker and gateway: what ends together, since each waits for answers of another. */
-async function startTraffic(options: TrafficOptions) {
+/** Functions, and broker and gateway before them. */
+async function startFunctions(options: FunctionsOptions) {
   const { dataDir, logsDir, settings, functionEnv, database, objects, logger, idleTimeoutMs } = options;
   const distDir = options.distDir ?? join(root, 'dist');
   const token = settings.DANDELION_TOKEN;
@@ -168,31 +166,14 @@ async function startTraffic(options: TrafficOptions) {
       `There are no built functions in ${distDir}: run \`npm run build\`.`,
     );
   }
-  const triggers = await readTriggers(options.triggersDir ?? join(root, 'knative/base/eventing'));
-  const journal = await openJournal(join(dataDir, 'broker'));
-  const broker = createBroker({ triggers, processes, journal, logger, token });
-  const pipeline = followPipeline({ db: database, objects, model: settings.MODEL_NAME, broker });
-  const { HOST: host } = settings;
-  const gateway = await startGateway({
-    port: options.port,
-    host,
-    token,
-    processes,
-    broker,
-    pipeline,
-    logger,
+  const traffic = await startTraffic({
+    ...{ processes, dataDir, database, objects, logger, token, port: options.port },
+    ...{ model: settings.MODEL_NAME, host: settings.HOST },
+    triggersDir: options.triggersDir ?? join(root, 'knative/base/eventing'),
   });
   // Known only now, and no function has started yet: what they tell, they tell this broker.
-  env.K_SINK ??= `${gateway.url}/broker`;
-  const stop = async () => {
-    pipeline.stop();
-    const stopped = broker.stop();
-    await processes.stop();
-    // Last: functions hand the broker their notices until their end.
-    await gateway.close();
-    await stopped;
-  };
-  return { gatewayUrl: gateway.url, broker, processes, pipeline, stop };
+  env.K_SINK ??= `${traffic.gatewayUrl}/broker`;
+  return { ...traffic, processes };
 }
 
 /** A server that someone named and that does not answer is for that person to mend, not to be waited for. */
