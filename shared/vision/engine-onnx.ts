@@ -48,6 +48,7 @@ export async function openOnnxRuntime(
     interOpNumThreads: 1,
     extra: {
       session: {
+        // Weights outside the arena, which would reserve twice their size: less memory, the same speed.
         use_device_allocator_for_initializers: '1',
         intra_op: { allow_spinning: spin ? '1' : '0' },
         // Or it would go on into the time of whoever comes next.

@@ -12,7 +12,7 @@ from airflow.sdk.execution_time.xcom import XCom
 
 
 def mlflow_page(result: Any, server: str) -> str:
-    """Page of the run that a result names, else of its model; empty when it names neither."""
+    """Page of the model that a result names; empty when it names none."""
     data = result.get("data") if isinstance(result, dict) else None
     if not server or not isinstance(data, dict):
         return ""
