@@ -94,6 +94,19 @@ export const searchSettings = z.object({
 });
 export type SearchSettings = z.infer<typeof searchSettings>;
 
+/** Airflow, where it chains the steps; without AIRFLOW_URL requests to retrain go to the broker. */
+export const airflowSettings = z.object({
+  /** Where its API server is: `http://airflow:8080`. */
+  AIRFLOW_URL: z
+    .url({ protocol: /^https?$/, error: 'use the address of Airflow, such as http://127.0.0.1:8081' })
+    .optional(),
+  /** An account that may create asset events, with its password; or a token of one. */
+  AIRFLOW_USERNAME: z.string().optional(),
+  AIRFLOW_PASSWORD: z.string().optional(),
+  AIRFLOW_TOKEN: z.string().optional(),
+});
+export type AirflowSettings = z.infer<typeof airflowSettings>;
+
 /**
  * Reads settings from the environment. An empty variable counts as unset.
  *
