@@ -79,6 +79,11 @@ const verdict = z.object({
  * `outcome`: `refused` is the caller's fault (4xx), `failed` is ours (5xx).
  */
 export const predictionRecord = z.object({
+  /**
+   * 2 since records carry a sketch; absent in the first ones. A later one only adds: what a reader does not know it
+   * leaves out, so that both releases work side by side.
+   */
+  schemaVersion: z.number().int().positive().optional(),
   id: z.string().min(1).max(200),
   time: z.iso.datetime({ offset: true }),
   traceId: z.string().optional(),
@@ -98,6 +103,8 @@ export const predictionRecord = z.object({
   /** Statistics of the decoded photo by name: `sizeBytes`, `width`, `brightness` … */
   input: z.record(z.string().regex(/^[A-Za-z][A-Za-z0-9_]{0,63}$/), z.number()),
   embedding: z.object({ digest: z.string() }).optional(),
+  /** A few numbers that stand for the photo's features; comparable with others of the same `id`. */
+  sketch: z.object({ id: z.string(), values: z.array(z.number()).min(1).max(64) }).optional(),
   /** Keyed hash of who asked. */
   clientHash: z.string().optional(),
 });

@@ -20,11 +20,12 @@ export async function classifyPhoto(
   noted: NotedRequest,
 ): Promise<Prediction> {
   const photo = await decodePhoto(bytes, { size: model.inputSize });
-  const scoring = model.classify(photo.pixels);
+  const answering = model.answer(photo.pixels);
   // While the engine works in its own threads.
   const input = noted.measure(photo);
-  const scores = await scoring;
-  noted.answered(model.record, scores, input);
+  const answer = await answering;
+  noted.answered(model.record, answer, input);
+  const { scores } = answer;
   const { classes } = model.record;
   const best = scores.indexOf(Math.max(...scores));
   return {

@@ -26,7 +26,7 @@ export async function startEngineThread(request: OpenRequest, log: Logger): Prom
   }
   return {
     // Copied, not moved: should the thread die, the photo is run again elsewhere.
-    classify: (pixels) => compute.run('classify', pixels),
+    answer: (pixels) => compute.run('answer', pixels),
     close: () => compute.close(),
   };
 }

@@ -5,13 +5,14 @@ import { createEngines, type EngineThread } from './engines.ts';
 
 const log = pino({ level: 'silent' });
 const graph = Uint8Array.of(1, 2, 3);
+const answerOf = (number: number) => ({ scores: Float32Array.of(number), sketch: new Float32Array() });
 const settle = () => new Promise((resolve) => setTimeout(resolve, 10));
 
 /** Engines whose answers name who gave them: -1 the main thread, else the number of the thread. */
 function testEngines(options: { threads?: number; openFails?: () => boolean } = {}) {
   const served = {
     graph,
-    classify: async () => Float32Array.of(-1),
+    answer: async () => answerOf(-1),
     close: async () => {
       closed.push(-1);
     },
@@ -24,10 +25,10 @@ function testEngines(options: { threads?: number; openFails?: () => boolean } = 
     expect(given).toBe(graph);
     const number = started++;
     return {
-      async classify() {
+      async answer() {
         await settle();
         if (broken.has(number)) throw new Error('the thread died');
-        return Float32Array.of(number);
+        return answerOf(number);
       },
       async close() {
         closed.push(number);
@@ -35,7 +36,7 @@ function testEngines(options: { threads?: number; openFails?: () => boolean } = 
     };
   };
   const engines = createEngines(served, { threads: options.threads ?? 2, startThread, log });
-  const ask = async (alone: boolean) => (await engines.classify(graph, () => alone))[0];
+  const ask = async (alone: boolean) => (await engines.answer(graph, () => alone)).scores[0];
   return { engines, ask, closed, broken, started: () => started };
 }
 

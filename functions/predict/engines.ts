@@ -1,18 +1,19 @@
 import { setImmediate } from 'node:timers/promises';
 import type { Logger } from 'pino';
 import type { ServedModel } from '../../shared/stores/served-model.ts';
+import type { PhotoAnswer } from '../../shared/vision/engine.ts';
 
 /** A model in a thread of its own, which runs its photos one after the other. */
 export interface EngineThread {
   /** @throws DandelionError `compute-died` when the thread ended before the answer */
-  classify(pixels: Uint8Array): Promise<Float32Array>;
+  answer(pixels: Uint8Array): Promise<PhotoAnswer>;
   close(): Promise<void>;
 }
 
 /** All that answers photos with one model. */
 export interface Engines {
   /** @param isAlone whether this photo is the only one the process works on */
-  classify(pixels: Uint8Array, isAlone: () => boolean): Promise<Float32Array>;
+  answer(pixels: Uint8Array, isAlone: () => boolean): Promise<PhotoAnswer>;
   close(): Promise<void>;
 }
 
@@ -67,19 +68,19 @@ export function createEngines(model: ServedModel, { threads, startThread, log }:
   };
 
   return {
-    async classify(pixels, isAlone) {
+    async answer(pixels, isAlone) {
       // Requests that have arrived and are not read yet count too.
       if (isAlone()) await setImmediate();
       const alone = isAlone();
       if (!alone) openSoon();
       const place = alone ? undefined : leastBusy(places);
-      if (place === undefined) return model.classify(pixels, 1);
+      if (place === undefined) return model.answer(pixels);
       place.waiting += 1;
       try {
-        return await place.thread.classify(pixels);
+        return await place.thread.answer(pixels);
       } catch (error) {
         dismiss(place, error);
-        return model.classify(pixels, 1);
+        return model.answer(pixels);
       } finally {
         place.waiting -= 1;
       }

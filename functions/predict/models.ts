@@ -3,19 +3,20 @@ import { DandelionError } from '../../shared/errors.ts';
 import { readChampion, readModel } from '../../shared/stores/models.ts';
 import type { ObjectStore } from '../../shared/stores/objects.ts';
 import { openServedModel, type ServedModel } from '../../shared/stores/served-model.ts';
+import type { PhotoAnswer } from '../../shared/vision/engine.ts';
 import type { PredictSettings } from './config.ts';
 import { startEngineThread } from './engine-thread.ts';
 import { createEngines, type Engines } from './engines.ts';
 
-/** Answers for one photo, `size * size * 3` bytes: its probabilities in the order of the model's classes. */
-export type Classify = (pixels: Uint8Array) => Promise<Float32Array>;
+/** Answers one photo, `size * size * 3` bytes. */
+export type AnswerPhoto = (pixels: Uint8Array) => Promise<PhotoAnswer>;
 
 /** A loaded model on its engines. */
 export interface LoadedModel {
   record: ServedModel['record'];
   engineName: string;
   inputSize: number;
-  classify: Classify;
+  answer: AnswerPhoto;
 }
 
 /** A model that is closed when its last user is done. */
@@ -150,8 +151,8 @@ export async function openModels(
 
 function holdModel({ record, engine }: ServedModel, engines: Engines): HeldModel {
   const users = new Set<Promise<unknown>>();
-  const classify: Classify = (pixels) => engines.classify(pixels, () => users.size === 1);
-  const model = { record, engineName: engine.name, inputSize: engine.inputSize, classify };
+  const answer: AnswerPhoto = (pixels) => engines.answer(pixels, () => users.size === 1);
+  const model = { record, engineName: engine.name, inputSize: engine.inputSize, answer };
   let retired = false;
   return {
     model,

@@ -200,11 +200,11 @@ async function classifyPixels(
   const length = pixels.length / photos;
   const rows = Array.from({ length: photos }, async (_, photo) => {
     const square = pixels.subarray(photo * length, (photo + 1) * length);
-    const scoring = model.classify(square);
+    const answering = model.answer(square);
     const input = noted.measure({ pixels: square, size, width: size, height: size });
-    const scores = await scoring;
-    noted.answered(model.record, scores, input);
-    return [...scores];
+    const answer = await answering;
+    noted.answered(model.record, answer, input);
+    return [...answer.scores];
   });
   return Promise.all(rows);
 }

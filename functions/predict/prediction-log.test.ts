@@ -7,6 +7,7 @@ import { type TestStores, testStores } from '../../shared/stores/testing.ts';
 import { readTestPhoto, storeDrawnDataset, storeDrawnModel } from '../../shared/stores/testing-models.ts';
 import { decodePhoto } from '../../shared/vision/decode.ts';
 import { measureStatistics } from '../../shared/vision/quality.ts';
+import { SKETCH } from '../../shared/vision/sketch.ts';
 import * as predict from './handler.ts';
 
 const version = 'v0000000001';
@@ -69,6 +70,9 @@ describe('the prediction log', () => {
       model: { name: 'plants', version },
       clientHash: expect.stringMatching(/^[0-9a-f]{16}$/),
     });
+    expect(record?.schemaVersion).toBe(2);
+    expect(record?.sketch?.id).toBe(SKETCH.id);
+    expect(new Set(record?.sketch?.values).size).toBe(SKETCH.length);
     expect(Object.keys(record?.scores ?? {}).sort()).toEqual(['dandelion', 'grass']);
     const whole = measureStatistics(await decodePhoto(photo));
     expect(record?.input.shortSide).toBe(whole.shortSide);

@@ -3,7 +3,9 @@ import { toDandelionError } from '../../shared/errors.ts';
 import type { PredictionRecord } from '../../shared/events.ts';
 import type { FunctionEvent, Notice } from '../../shared/function/types.ts';
 import type { DecodedPhoto } from '../../shared/vision/decode.ts';
+import type { PhotoAnswer } from '../../shared/vision/engine.ts';
 import { measureStatistics } from '../../shared/vision/quality.ts';
+import { SKETCH } from '../../shared/vision/sketch.ts';
 import type { PredictSettings } from './config.ts';
 
 type Statistics = PredictionRecord['input'];
@@ -13,10 +15,9 @@ type Photo = Pick<DecodedPhoto, 'pixels' | 'size' | 'width' | 'height'>;
 export interface NotedRequest {
   /** Statistics of a photo for its record; nothing where no record will be made. */
   measure(photo: Photo): Statistics;
-  /** @param scores probabilities in the order of the model's classes */
   answered(
     model: { name: string; version: string; classes: readonly string[] },
-    scores: ArrayLike<number>,
+    answer: PhotoAnswer,
     input: Statistics,
   ): void;
   /** A photo, or the whole request, ended with an error. */
@@ -30,9 +31,11 @@ export interface PredictionLog {
   close(): void;
 }
 
-/** Records a notice; 20 scores each keep it well below the 1 MiB that a broker takes. */
+/** Records a notice; 20 scores and a sketch each keep it well below the 1 MiB that a broker takes. */
 const BATCH = 100;
 const MOST_SCORES = 20;
+/** Of what this release writes; see `predictionRecord`. */
+const RECORD_VERSION = 2;
 /** Every fourth pixel of every fourth row: 3136 of 50 176. */
 const STRIDE = 4;
 
@@ -68,6 +71,7 @@ export function createPredictionLog(
       const startedAt = performance.now();
       const sampled = Math.random() < rate;
       const common = () => ({
+        schemaVersion: RECORD_VERSION,
         id: randomUUID(),
         time: new Date().toISOString(),
         traceId: traceparent.split('-')[1],
@@ -77,7 +81,7 @@ export function createPredictionLog(
       });
       return {
         measure: (photo) => (sampled ? { ...measureStatistics(photo, STRIDE) } : {}),
-        answered({ name, version, classes }, scores, input) {
+        answered({ name, version, classes }, { scores, sketch }, input) {
           if (!sampled) return;
           const ranked = classes
             .map((label, index): [string, number] => [label, probability(scores[index])])
@@ -87,6 +91,7 @@ export function createPredictionLog(
             ...{ model: { name, version }, outcome: 'answered', code: null, weight: 1 / rate, input },
             label: ranked[0]?.[0] ?? null,
             scores: Object.fromEntries(ranked.slice(0, MOST_SCORES)),
+            sketch: { id: SKETCH.id, values: Array.from(sketch, shortened) },
           });
         },
         ended(thrown, version = settings.MODEL_VERSION) {
@@ -112,6 +117,11 @@ function asksForPrediction({ method, path }: FunctionEvent): boolean {
 /** In single precision a sum may end a little above 1, which the record's schema would refuse. */
 function probability(score: number | undefined): number {
   return Number.isFinite(score) ? Math.min(1, Math.max(0, score ?? 0)) : 0;
+}
+
+/** Four digits: more would be bytes without a use. */
+function shortened(value: number): number {
+  return Number(value.toPrecision(4));
 }
 
 /** Who asked, as far as a proxy names them; of use only with others of the same key, never to find the client. */

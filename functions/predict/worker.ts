@@ -2,7 +2,7 @@ import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
 import { DandelionError } from '../../shared/errors.ts';
 import { serveJobs } from '../../shared/function/compute-worker.ts';
-import { classifyPixels, type Engine, openEngine } from '../../shared/vision/engine.ts';
+import { answerPhoto, type Engine, openEngine, type PhotoAnswer } from '../../shared/vision/engine.ts';
 
 /** A model's graph, and the classes of its head. */
 export interface OpenRequest {
@@ -20,17 +20,17 @@ function collectGarbage(): void {
 }
 
 const jobs = {
-  /** Loads the model once, for all calls of `classify`. */
+  /** Loads the model once, for all calls of `answer`. */
   async open({ graph, classes }: OpenRequest): Promise<void> {
     opened = { engine: await openEngine(graph, { threads: 1 }), classes };
     setImmediate(collectGarbage);
   },
 
-  /** Probabilities of one photo, `size * size * 3` bytes. */
-  classify(pixels: Uint8Array): Promise<Float32Array> {
+  /** What the model says of one photo, `size * size * 3` bytes. */
+  answer(pixels: Uint8Array): Promise<PhotoAnswer> {
     if (opened === undefined)
       throw new DandelionError('internal', 'Open a model before photos are classified.');
-    return classifyPixels(opened.engine, opened.classes, pixels, 1);
+    return answerPhoto(opened.engine, opened.classes, pixels);
   },
 };
 export type PredictJobs = typeof jobs;

@@ -272,4 +272,15 @@ export const migrations: readonly Migration[] = [
       create index deployment_samples_by_stage on deployment_samples (deployment, stage);
     `,
   },
+  {
+    id: 11,
+    name: 'sketches of predictions',
+    sql: `
+      alter table predictions
+        add column schema_version int not null default 1,
+        -- Numbers that stand for the photo's features, and how they were made; null in records of version 1.
+        add column sketch_id text,
+        add column sketch real[];
+    `,
+  },
 ];

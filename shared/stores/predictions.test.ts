@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
-import type { PredictionRecord } from '../events.ts';
+import { type PredictionRecord, predictionRecord } from '../events.ts';
 import { countPredictions, purgePredictions, savePredictions } from './predictions.ts';
 import { type TestDatabase, testDatabase } from './testing.ts';
 
@@ -43,6 +43,25 @@ describe('the prediction log', () => {
     expect((await savePredictions(database.db, [...records, record()])).added).toBe(1);
     const [row] = await database.db`select * from predictions where client_hash is not null`;
     expect(row).toMatchObject({ label: 'grass', scores: { grass: 0.8 }, input: { brightness: 0.5 } });
+  });
+
+  it('keeps records of both versions side by side, and what a later one adds does no harm', async () => {
+    const later = {
+      ...record(),
+      schemaVersion: 3,
+      sketch: { id: 'of-the-future', values: [1] },
+      mood: 'good',
+    };
+    const sketch = { id: 'count-sketch-32-v1', values: [0.25, -3] };
+    const sent = [record(), record({ schemaVersion: 2, sketch }), predictionRecord.parse(later)];
+    await savePredictions(database.db, sent);
+    const rows = await database.db`
+      select schema_version as "schemaVersion", sketch_id as id, to_json(sketch) as sketch from predictions order by schema_version`;
+    expect(rows).toEqual([
+      { schemaVersion: 1, id: null, sketch: null },
+      { schemaVersion: 2, id: sketch.id, sketch: sketch.values },
+      { schemaVersion: 3, id: 'of-the-future', sketch: [1] },
+    ]);
   });
 
   it('counts by version and revision since a time, bad input apart from faults of ours', async () => {

@@ -39,11 +39,14 @@ export async function savePredictions(
   db: Database,
   records: readonly PredictionRecord[],
 ): Promise<KeptPredictions> {
-  const rows = records.map(({ model, embedding, ...record }) => ({
+  const rows = records.map(({ model, embedding, sketch, schemaVersion = 1, ...record }) => ({
     ...record,
     model: model.name,
     version: model.version,
     embeddingDigest: embedding?.digest,
+    schemaVersion,
+    sketchId: sketch?.id,
+    sketch: sketch?.values,
   }));
   const kept = await query(
     db,
@@ -52,12 +55,13 @@ export async function savePredictions(
         select *, case when time > now() + ${CLOCK_SKEW}::interval then now() else time end as made_at
         from jsonb_to_recordset(${asJson(rows)}::text::jsonb) as record (id text, time timestamptz, model text,
           version text, revision text, outcome text, code text, label text, scores jsonb, "latencyMs" real,
-          weight real, input jsonb, "embeddingDigest" text, "clientHash" text, "traceId" text)
+          weight real, input jsonb, "embeddingDigest" text, "clientHash" text, "traceId" text,
+          "schemaVersion" int, "sketchId" text, sketch real[])
       ), added as (
         insert into predictions (id, made_at, model, version, revision, outcome, code, label, scores, latency_ms,
-          weight, input, embedding_digest, client_hash, trace_id)
+          weight, input, embedding_digest, client_hash, trace_id, schema_version, sketch_id, sketch)
         select id, made_at, model, version, revision, outcome, code, label, scores, "latencyMs", weight, input,
-          "embeddingDigest", "clientHash", "traceId"
+          "embeddingDigest", "clientHash", "traceId", "schemaVersion", "sketchId", sketch
         from sent
         on conflict (id) do nothing
         returning id, made_at

@@ -1,11 +1,13 @@
 import { DandelionError, toDandelionError } from '../errors.ts';
 import { parseHead } from '../vision/classifier.ts';
 import {
+  answerPhoto,
   classifyPixels,
   type Engine,
   type EngineOptions,
   openClassicalEngine,
   openEngine,
+  type PhotoAnswer,
 } from '../vision/engine.ts';
 import { fetchModelFile, type ModelRecord, readModel, readModelFile } from './models.ts';
 import type { ObjectStore } from './objects.ts';
@@ -19,6 +21,8 @@ export interface ServedModel {
   sizeBytes: number;
   /** @param pixels n x size x size x 3; returns n x classes probabilities in the order of `record.classes` */
   classify(pixels: Uint8Array, photos: number): Promise<Float32Array>;
+  /** @param pixels size x size x 3 */
+  answer(pixels: Uint8Array): Promise<PhotoAnswer>;
   /** Its graph, for engines in other threads; a model on classical features has none. */
   graph?: Uint8Array;
   close(): Promise<void>;
@@ -43,6 +47,7 @@ export async function openServedModel(
       engine,
       sizeBytes: Object.values(record.files).reduce((sum, file) => sum + file.sizeBytes, 0),
       classify: (pixels, photos) => classifyPixels(engine, record.classes, pixels, photos),
+      answer: (pixels) => answerPhoto(engine, record.classes, pixels),
       ...(graph && { graph }),
       close: () => engine.close(),
     };
