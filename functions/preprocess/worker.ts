@@ -1,10 +1,10 @@
 import { DandelionError } from '../../shared/errors.ts';
 import type { EventData } from '../../shared/events.ts';
 import { type JobTools, serveJobs } from '../../shared/function/compute-worker.ts';
+import { type Extractor, openExtractor } from '../../shared/stores/extractor.ts';
 import { type ObjectStore, openObjects } from '../../shared/stores/objects.ts';
 import type { PreprocessSettings } from './config.ts';
 import { type EmbeddedPhoto, embedPhotos } from './embed.ts';
-import { type Extractor, openExtractor } from './extractor.ts';
 
 export type ExtractorSummary = EventData<'dev.dandelion.features.stored.v1'>['extractor'];
 
@@ -14,7 +14,11 @@ const jobs = {
   /** Loads what makes features, once, for all calls of `embed`. */
   async open(settings: PreprocessSettings, tools: JobTools): Promise<ExtractorSummary> {
     const objects = openObjects(settings);
-    const extractor = await openExtractor(objects, settings.BACKBONE_URI, tools);
+    const extractor = await openExtractor(objects, settings.BACKBONE_URI, {
+      log: tools.log,
+      signal: tools.signal,
+      onProgress: (done, total) => tools.progress(done, total, 'fetching the backbone'),
+    });
     opened = { objects, extractor };
     return { id: extractor.id, dimension: extractor.dimension, inputSize: extractor.engine.inputSize };
   },

@@ -6,6 +6,7 @@ import { DandelionError } from '../../errors.ts';
 import { digestOf } from '../../events.ts';
 import { type Platform, startPlatform } from '../../local/platform.ts';
 import { type ModelRecord, readChampion, readModel } from '../../stores/models.ts';
+import { listPhotoFiles, type PhotoFile } from '../photo-folder.ts';
 import { runPipeline } from '../run-pipeline.ts';
 import { prepareSource } from '../source.ts';
 import type { BenchOptions } from './options.ts';
@@ -21,16 +22,10 @@ export interface Stage {
   /** The S3 server of the surroundings, if they name one; nothing but its own measurement goes there. */
   server: ObjectSettings;
   /** Photos, sorted by name, with the folder's name as the label. */
-  photos: readonly Photo[];
+  photos: readonly PhotoFile[];
   /** The one photo that servers classify. */
-  photo: Photo;
+  photo: PhotoFile;
   say(sentence: string): void;
-}
-
-export interface Photo {
-  path: string;
-  label: string;
-  sizeBytes: number;
 }
 
 /** The bench has stores of its own: none of the surroundings may be measured, or filled with its data. */
@@ -50,7 +45,7 @@ export async function prepareStage(options: BenchOptions, say: (sentence: string
   const wanted =
     images === undefined ? { kind: 'sample' as const } : { kind: 'images' as const, path: images };
   const source = await prepareSource(wanted, dataDir, say);
-  const photos = await listPhotos(images ?? join(dataDir, 'sample'));
+  const photos = await listPhotoFiles(images ?? join(dataDir, 'sample'));
   const build = await digestOfBuild(distDir);
   const name = `bench-${digestOf(source.digest, build, process.env.BACKBONE_URI ?? '').slice(0, 12)}`;
   // Not the gate is measured here, so it lets every model pass.
@@ -106,21 +101,8 @@ async function digestOfBuild(distDir: string): Promise<string> {
   return hash.digest('hex');
 }
 
-async function listPhotos(folder: string): Promise<Photo[]> {
-  const entries = await readdir(folder, { withFileTypes: true, recursive: true });
-  const files = entries.filter((entry) => entry.isFile() && /\.(jpe?g|png|webp|avif|gif)$/i.test(entry.name));
-  const photos = await Promise.all(
-    files.map(async ({ parentPath, name }) => {
-      const path = join(parentPath, name);
-      const { length: sizeBytes } = await readFile(path);
-      return { path, label: parentPath.split(/[\\/]/).at(-1) ?? '', sizeBytes };
-    }),
-  );
-  return photos.sort((a, b) => (a.path < b.path ? -1 : 1));
-}
-
 /** The photo in the middle by size in bytes. */
-function middlePhoto(photos: readonly Photo[]): Photo {
+function middlePhoto(photos: readonly PhotoFile[]): PhotoFile {
   const sorted = photos.toSorted((a, b) => a.sizeBytes - b.sizeBytes);
   const photo = sorted[Math.floor(sorted.length / 2)];
   if (photo === undefined) throw new DandelionError('no-images', 'There is no photo to measure with.');

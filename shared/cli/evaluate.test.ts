@@ -1,0 +1,94 @@
+import { execFile } from 'node:child_process';
+import { cp, mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { drawnClasses, drawPhoto } from '../vision/drawn.ts';
+import type { EvaluationReport } from './evaluate/report.ts';
+
+const program = join(import.meta.dirname, 'evaluate.ts');
+let folder: string;
+
+beforeAll(async () => {
+  folder = await mkdtemp(join(tmpdir(), 'dandelion-evaluate-'));
+  for (const label of drawnClasses) {
+    await mkdir(join(folder, 'photos', label), { recursive: true });
+    for (let seed = 0; seed < 8; seed += 1) {
+      await writeFile(
+        join(folder, 'photos', label, `${seed}.jpg`),
+        await drawPhoto(label, seed, { width: 200, height: 150 }),
+      );
+    }
+  }
+});
+afterAll(() => rm(folder, { recursive: true, force: true }));
+
+function evaluate(...words: string[]): Promise<{ code: number; stdout: string; stderr: string }> {
+  const env = { ...process.env, BACKBONE_URI: 'none', INIT_CWD: folder };
+  return new Promise((resolve) => {
+    execFile(process.execPath, [program, ...words], { env }, (error, stdout, stderr) => {
+      resolve({ code: error === null ? 0 : Number(error.code), stdout, stderr });
+    });
+  });
+}
+
+describe('npm run evaluate', () => {
+  it('measures five classes, and sets aside what it cannot use', async () => {
+    const photos = join(folder, 'photos');
+    await writeFile(join(photos, 'grass', 'text.jpg'), 'no photo at all');
+    await cp(join(photos, 'grass', '0.jpg'), join(photos, 'tulip', 'copy.jpg'));
+    await cp(join(photos, 'grass', '1.jpg'), join(photos, 'grass', 'copy.jpg'));
+    const words = [
+      '--images',
+      'photos',
+      '--folds',
+      '2',
+      '--seeds',
+      '2',
+      '--json',
+      'r.json',
+      '--data',
+      'data',
+    ];
+    const { code, stdout, stderr } = await evaluate(...words);
+    expect(stderr).toContain('NO BACKBONE');
+    expect(code).toBe(0);
+    const report = JSON.parse(await readFile(join(folder, 'r.json'), 'utf8')) as EvaluationReport;
+    expect(report.images).toMatchObject({
+      used: 40,
+      classes: { clover: 8, daisy: 8, dandelion: 8, grass: 8, tulip: 8 },
+      rejected: [
+        { source: join('grass', 'text.jpg'), code: 'not-an-image' },
+        { source: join('tulip', 'copy.jpg'), code: 'conflicting-labels' },
+      ],
+    });
+    const { accuracy, interval, repeats, perClass, confusion } = report.pipeline;
+    // By guessing it would be right for a fifth.
+    expect(accuracy).toBeGreaterThan(0.4);
+    expect(interval[0]).toBeLessThan(accuracy);
+    expect(interval[1]).toBeGreaterThan(accuracy);
+    expect(repeats).toHaveLength(2);
+    expect(Object.keys(perClass)).toEqual([...drawnClasses].sort());
+    expect(confusion.flat().reduce((sum, count) => sum + count, 0)).toBeCloseTo(40);
+    const difference = report.pipeline.accuracy - report.plainHead.accuracy;
+    expect(report.gain.accuracy.mean).toBeCloseTo(difference);
+    expect(stdout).toContain(`${(accuracy * 100).toFixed(2)} %`);
+    expect(stdout).toContain('Gain over the plain head');
+  });
+
+  it('says what is wrong with the command line or the folder, and ends with 2', async () => {
+    await mkdir(join(folder, 'one', 'grass'), { recursive: true });
+    await cp(join(folder, 'photos', 'grass', '0.jpg'), join(folder, 'one', 'grass', '0.jpg'));
+    const refusals: [string[], string][] = [
+      [[], '--images: give the folder of your photos'],
+      [['--images', 'photos', '--folds', '1'], '--folds'],
+      [['--images', 'nowhere'], 'nowhere cannot be read'],
+      [['--images', 'one'], 'has usable photos of 1 classes'],
+    ];
+    for (const [words, reason] of refusals) {
+      const { code, stderr } = await evaluate('--data', 'data', ...words);
+      expect(stderr).toContain(reason);
+      expect(code).toBe(2);
+    }
+  });
+});
