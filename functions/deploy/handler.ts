@@ -14,9 +14,11 @@ import {
 import { openObjects } from '../../shared/stores/objects.ts';
 import { openTracker } from '../../shared/stores/tracking.ts';
 import { canaryPolicy, type DeploySettings, readDeploySettings } from './config.ts';
-import { rollbackTarget, runDeployment, type Work } from './phases.ts';
+import { runDeployment, tellDecisions } from './phases.ts';
+import { rollbackTarget } from './rollback-target.ts';
 import type { Rollout } from './rollout.ts';
 import { createPointerRollout } from './rollout-pointer.ts';
+import type { Work } from './work.ts';
 
 export const durable = true;
 
@@ -97,13 +99,23 @@ async function goBack(event: Event, context: FunctionContext) {
   );
 }
 
-/** Runs one deployment to its end, as the only one of its model; releases the model whatever comes. */
+/** Brings one deployment to its end, and tells what was decided on the way. */
 async function deploy(
   wanted: Parameters<typeof beginDeployment>[1],
   context: FunctionContext,
 ): Promise<Deployment> {
   const earlier = await readDeployment(stores.db, wanted.id);
-  if (earlier !== undefined && hasEnded(earlier)) return earlier;
+  const deployment =
+    earlier !== undefined && hasEnded(earlier) ? earlier : await deployAlone(wanted, context);
+  tellDecisions(deployment, context);
+  return deployment;
+}
+
+/** As the only deployment of its model; releases the model whatever comes. */
+async function deployAlone(
+  wanted: Parameters<typeof beginDeployment>[1],
+  context: FunctionContext,
+): Promise<Deployment> {
   const { deployment, lease } = await beginWhenFree(wanted, context);
   const policy = deployment.policy as Work['policy'];
   try {

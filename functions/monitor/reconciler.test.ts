@@ -20,6 +20,7 @@ beforeAll(async () => {
 });
 beforeEach(async () => {
   await stores.db`delete from steps`;
+  await stores.db`delete from outbox`;
   broker.events.length = 0;
 });
 afterAll(async () => {
@@ -75,4 +76,25 @@ it('gives a delivery the grace period to arrive', async () => {
 it('does so at the ping of a PingSource', async () => {
   await train('lost');
   expect(await reconcile(0, { ...event('ping', 'x'), type: 'dev.knative.sources.ping' })).toEqual(['lost']);
+});
+
+it('brings events back whose pods died and were not followed by another', async () => {
+  const input = event('left', 'features.stored');
+  await claimStep(stores.db, { owner: 'dead', leaseMs: 0, function: 'train', event: input });
+  await claimStep(stores.db, { ...lease, function: 'train', event: event('worked-on', 'features.stored') });
+  const called = event('called', 'features.stored', { knativearrivaltime: undefined });
+  await claimStep(stores.db, { owner: 'dead', leaseMs: 0, function: 'train', event: called });
+  expect(await reconcile(0)).toEqual(['left']);
+  expect(await reconcile(3_600_000)).toEqual(['left']);
+});
+
+it('sends what a function left in its outbox when it went', async () => {
+  const input = event('done', 'model.approved');
+  const { run } = await claimStep(stores.db, { ...lease, function: 'deploy', event: input });
+  const told = event('told', 'deployment.decided', { knativearrivaltime: undefined });
+  const entries = [{ id: 'told', event: told }];
+  await finishStep(stores.db, run, { status: 'succeeded', result: undefined }, entries);
+  expect(await reconcile(3_600_000)).toEqual([]);
+  expect(await reconcile(0)).toEqual(['told']);
+  expect(await stores.db`select id from outbox`).toEqual([]);
 });

@@ -1,17 +1,21 @@
 import { join } from 'node:path';
 import { DandelionError } from '../../shared/errors.ts';
+import type { Event } from '../../shared/events.ts';
+import { sendLeftNotices } from '../../shared/function/notices.ts';
 import type { Sink } from '../../shared/function/sink.ts';
-import { resendLostResults } from '../../shared/function/successors.ts';
+import { resendLeftRuns, resendLostResults } from '../../shared/function/successors.ts';
 import { readTriggers, type Trigger } from '../../shared/function/triggers.ts';
 import type { FunctionContext } from '../../shared/function/types.ts';
 import type { Database } from '../../shared/stores/database.ts';
 
-/** Heals what an in-memory channel lost. */
+/** Heals what a channel lost, and what pods left that nobody followed. */
 export interface Reconciler {
   /** @returns what was sent again */
   reconcile(context: FunctionContext): Promise<{ sent: { id: string; type: string }[] }>;
 }
 
+/** A notice is somebody's for so long. */
+const LEASE_MS = 30_000;
 /** Laid beside the bundle when it is built. */
 const shippedTriggers = join(import.meta.dirname, 'eventing');
 
@@ -31,7 +35,7 @@ export function createReconciler(
       }
       reading ??= readTriggers(settings.TRIGGERS_DIR ?? shippedTriggers);
       const triggers = await reading;
-      const send = async (event: Parameters<Sink>[0]) => {
+      const send = async (event: Event) => {
         const answer = await sink(event);
         if (answer.kind === 'taken') return;
         throw new DandelionError(
@@ -39,14 +43,24 @@ export function createReconciler(
           `The broker did not take ${event.id}: ${answer.reason}.`,
         );
       };
-      const sent = await resendLostResults(db, triggers, send, { graceMs: settings.RECONCILE_GRACE_MS });
-      for (const { id, type } of sent) {
-        log.warn(
-          { event: { action: 'reconciled', id } },
-          `${type} had not reached its next step: sent again`,
-        );
+      const graceMs = settings.RECONCILE_GRACE_MS;
+      const healed = [
+        // First, as results that wait in the outbox have not reached their next step either.
+        {
+          events: await sendLeftNotices(db, sink, { overdueMs: graceMs, leaseMs: LEASE_MS, log }),
+          why: 'waited',
+        },
+        {
+          events: await resendLostResults(db, triggers, send, { graceMs }),
+          why: 'had not reached its next step',
+        },
+        { events: await resendLeftRuns(db, send, { graceMs }), why: 'was left by whoever worked on it' },
+      ];
+      for (const { events, why } of healed) {
+        for (const { id, type } of events)
+          log.warn({ event: { action: 'reconciled', id } }, `${type} ${why}: sent again`);
       }
-      return { sent: sent.map(({ id, type }) => ({ id, type })) };
+      return { sent: healed.flatMap(({ events }) => events.map(({ id, type }) => ({ id, type }))) };
     },
   };
 }

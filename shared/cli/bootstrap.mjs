@@ -42,6 +42,7 @@ const commands = {
     { program: ['vitest', 'vitest'], parameters: ['run', '.services.test.ts', ...parameters] },
   ],
   'dead-letters': (parameters) => [{ script: 'shared/cli/dead-letters.ts', parameters }],
+  rollback: (parameters) => [{ script: 'shared/cli/rollback.ts', parameters }],
   'test:airflow': (parameters) => [build, { script: 'shared/cli/test-airflow.ts', parameters }],
   doctor: (parameters) => [{ script: 'shared/cli/doctor.ts', parameters }],
   evaluate: (parameters) => [{ script: 'shared/cli/evaluate.ts', parameters }],

@@ -3,6 +3,7 @@ import { DandelionError, isFinal, toDandelionError, toProblem } from '../errors.
 import type { Event } from '../events.ts';
 import type { Database } from '../stores/database.ts';
 import { isDatabaseOutage, nameOutage } from '../stores/outage.ts';
+import type { OutboxEntry } from '../stores/outbox.ts';
 import {
   finishStep,
   heartbeatStep,
@@ -20,6 +21,7 @@ import type { Slot } from './limits.ts';
 import type { FunctionMetrics } from './metrics.ts';
 import type { NoticeSender } from './notices.ts';
 import { storedRequest } from './request.ts';
+import { handOverEntries, onwardEntries } from './result-delivery.ts';
 import type { RuntimeSettings } from './settings.ts';
 import { continueTrace, type Trace } from './trace.ts';
 import type { FunctionModule } from './types.ts';
@@ -46,6 +48,10 @@ export interface Attempt {
   ended: Promise<StepRun | undefined>;
   /** Stops the work and hands the run back, so that another process takes it at once. */
   handOver(): void;
+  /** One more request will be answered with the outcome. */
+  join(): void;
+  /** A request that joined waits no longer. False when the outcome is being written, and counts on it. */
+  leave(): boolean;
 }
 
 /** Longest time one attempt may take. */
@@ -53,8 +59,12 @@ export function stepLimitMs(module: FunctionModule): number {
   return module.timeLimitMs ?? DEFAULT_STEP_LIMIT_MS;
 }
 
-/** Works on a run whose lease this process holds, until it is finished, handed over or taken away. */
-export function startAttempt(runtime: AttemptRuntime, run: StepRun, slot: Slot): Attempt {
+/**
+ * Works on a run whose lease this process holds, until it is finished, handed over or taken away.
+ *
+ * @param waiting requests that will be answered with the outcome
+ */
+export function startAttempt(runtime: AttemptRuntime, run: StepRun, slot: Slot, waiting: number): Attempt {
   const controller = new AbortController();
   const trace = continueTrace(run.event.traceparent);
   const log = runtime.log.child({
@@ -63,10 +73,19 @@ export function startAttempt(runtime: AttemptRuntime, run: StepRun, slot: Slot):
     'faas.execution': run.id,
     'labels.attempt': String(run.attempt),
   });
-  const work: Work = { ...runtime, run, slot, trace, log, controller, notices: [] };
+  const audience = { waiting, settling: false };
+  const work: Work = { ...runtime, run, slot, trace, log, controller, audience, notices: [] };
   return {
     run,
     ended: workOn(work),
+    join() {
+      audience.waiting += 1;
+    },
+    leave() {
+      if (audience.settling) return false;
+      audience.waiting -= 1;
+      return true;
+    },
     handOver: () =>
       controller.abort(new DandelionError('shutting-down', 'The function stops; another process goes on.')),
   };
@@ -77,6 +96,7 @@ interface Work extends AttemptRuntime {
   slot: Slot;
   trace: Trace;
   controller: AbortController;
+  audience: { waiting: number; settling: boolean };
   /** What the handler wants told, once its outcome stands. */
   notices: Event[];
 }
@@ -93,6 +113,7 @@ async function workOn(work: Work): Promise<StepRun | undefined> {
   const heartbeat = startHeartbeat(work, loseLease);
   const progress = createProgressWriter(db, run, loseLease);
   const ended = await outcomeOf(work, progress.report);
+  work.audience.settling = true;
   clearTimeout(deadline);
   await progress.stop();
   const finished = await settle(work, ended).catch((error: unknown) => {
@@ -153,31 +174,37 @@ function logFailure(log: Logger, error: DandelionError): void {
 }
 
 async function settle(work: Work, ended: Ended): Promise<StepRun | undefined> {
-  const { db, run, log } = work;
+  const { db, run, log, settings } = work;
   if (ended === 'lost') return undefined;
   if (ended === 'released') {
-    await releaseStep(db, run);
+    await releaseStep(db, run, handOverEntries(settings, run));
+    work.sender.wake();
     return undefined;
   }
-  if (!(await finishSurely(work, ended))) {
+  const { outcome, entries } = onwardEntries(settings, run, ended, work.audience.waiting > 0);
+  // An attempt that will be repeated emits its notices again.
+  const stands = outcome.status === 'succeeded' || outcome.final;
+  const notices = stands ? work.notices.map((event) => ({ id: event.id, event })) : [];
+  if (!(await finishSurely(work, outcome, [...notices, ...entries]))) {
     log.warn('another attempt took the run over; this outcome is dropped');
     return undefined;
   }
-  if (work.notices.length > 0) work.sender.wake();
-  if (ended.status === 'succeeded') {
-    return { ...run, status: 'succeeded', final: true, result: ended.result ?? null };
+  work.sender.wake();
+  if (outcome.status === 'succeeded') {
+    return { ...run, status: 'succeeded', final: true, result: outcome.result ?? null };
   }
-  return { ...run, status: ended.status, final: ended.final, problem: ended.problem };
+  return { ...run, status: outcome.status, final: outcome.final, problem: outcome.problem };
 }
 
 /** A result may have cost hours, so a database that restarts is waited for; the heartbeat goes on meanwhile. */
-async function finishSurely(work: Work, outcome: StepOutcome): Promise<boolean> {
-  // An attempt that will be repeated emits its notices again.
-  const stands = outcome.status === 'succeeded' || outcome.final;
-  const notices = stands ? [...work.notices] : [];
+async function finishSurely(
+  work: Work,
+  outcome: StepOutcome,
+  entries: readonly OutboxEntry[],
+): Promise<boolean> {
   for (let waitMs = 100; ; waitMs *= 2) {
     try {
-      return await finishStep(work.db, work.run, outcome, notices);
+      return await finishStep(work.db, work.run, outcome, entries);
     } catch (error) {
       if (!isDatabaseOutage(error) || waitMs > work.settings.LEASE_MS || work.controller.signal.aborted)
         throw error;

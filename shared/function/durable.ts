@@ -23,6 +23,7 @@ const KEPT_MS = 30 * 24 * 3_600_000;
 const PURGE_EVERY_MS = 3_600_000;
 /** Fewer than a pod could take, so that several pods share what a dead one left. */
 const TAKEN_PER_SWEEP = 4;
+const EARLY_POLL_MS = 200;
 /** A waiter outlives the attempt's own limit, to see its outcome. */
 const WAIT_BEYOND_LIMIT_MS = 5000;
 
@@ -47,6 +48,11 @@ export interface StepRunner {
   accept(event: Event, slot: Slot): Promise<Accepted>;
   /** Waits for the outcome, wherever it is worked out. */
   outcome(id: string, signal: AbortSignal): Promise<StepRun>;
+  /**
+   * Waits for the outcome no longer than that. `undefined`: it is not there yet, and a failure will be sent on by
+   * whoever works on it.
+   */
+  earlyOutcome(id: string, withinMs: number, signal: AbortSignal): Promise<StepRun | undefined>;
   /** The run as it stands; takes it over when nobody works on it. */
   look(id: string): Promise<StepRun>;
   /** Waits until status or attempt differ, the run ends, or the time is up. */
@@ -76,8 +82,8 @@ export function createStepRunner(runtime: DurableRuntime): StepRunner {
   const sender = createOutboxSender(runtime);
   const keeper = createPodKeeper(settings, log, stopping);
 
-  const start = (run: StepRun, slot: Slot): void => {
-    const attempt = startAttempt({ ...runtime, sender }, run, slot);
+  const start = (run: StepRun, slot: Slot, waiting = 0): void => {
+    const attempt = startAttempt({ ...runtime, sender }, run, slot, waiting);
     active.set(run.id, attempt);
     if (cutOff.aborted) attempt.handOver();
     keeper.during(run.id, attempt.ended);
@@ -132,10 +138,11 @@ export function createStepRunner(runtime: DurableRuntime): StepRunner {
     async accept(event, slot) {
       const here = active.get(runIdOf(name, event.source, event.id));
       if (here !== undefined && eventDigest(here.run.event) === eventDigest(event)) {
+        here.join();
         return { run: here.run, reused: true };
       }
       const { claimed, run } = await claimStep(db, { ...lease, event });
-      if (claimed) start(run, slot);
+      if (claimed) start(run, slot, 1);
       return { run, reused: !claimed };
     },
 
@@ -154,6 +161,23 @@ export function createStepRunner(runtime: DurableRuntime): StepRunner {
           );
         }
         if (!active.has(id)) await pause(pauseMs, cut);
+      }
+    },
+
+    async earlyOutcome(id, withinMs, signal) {
+      const deadline = performance.now() + withinMs;
+      const cut = AbortSignal.any([signal, cutOff]);
+      for (;;) {
+        const here = active.get(id);
+        const ended = await ending(here, cut, deadline - performance.now());
+        if (ended !== undefined) return ended;
+        if (here?.leave() === false) await here.ended;
+        const run = await adopt(await find(id));
+        if (hasEnded(run)) return run;
+        // Whoever brought the event brings it to another process then.
+        cutOff.throwIfAborted();
+        if (signal.aborted || here !== undefined || performance.now() > deadline) return undefined;
+        if (!active.has(id)) await pause(EARLY_POLL_MS, cut);
       }
     },
 

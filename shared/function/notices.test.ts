@@ -107,9 +107,11 @@ describe('notices of a durable step', () => {
     await database.db`update steps set lease_until = now() - interval '1 s' where id = ${run.id}`;
     const fresh = await takeOverStep(database.db, { ...lease, owner: 'fresh', id: run.id });
     const outcome = { status: 'succeeded', result: undefined } as const;
-    expect(await finishStep(database.db, run, outcome, [stepEvent('n')])).toBe(false);
+    expect(await finishStep(database.db, run, outcome, [{ id: 'n', event: stepEvent('n') }])).toBe(false);
     expect(await waiting()).toEqual([]);
-    expect(await finishStep(database.db, fresh ?? run, outcome, [stepEvent('n')])).toBe(true);
+    expect(await finishStep(database.db, fresh ?? run, outcome, [{ id: 'n', event: stepEvent('n') }])).toBe(
+      true,
+    );
     expect(await waiting()).toMatchObject([{ id: 'n' }]);
   });
 

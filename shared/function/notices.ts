@@ -49,31 +49,18 @@ export function createOutboxSender(runtime: NoticeRuntime & { db: Database }): N
   const { db, name, sink, settings, log, metrics } = runtime;
   const claim = { function: name, limit: AT_ONCE, leaseMs: settings.LEASE_MS };
 
-  const settle = async (deliver: Sink, notice: ClaimedNotice): Promise<number | undefined> => {
-    const answer = await deliver(notice.event);
-    if (answer.kind === 'taken') {
-      metrics.noticed('sent');
-      await removeNotice(db, notice);
-      return undefined;
-    }
-    if (answer.kind === 'refused') {
-      metrics.noticed('refused');
-      log.error({ notice: describe(notice.event) }, `a notice was refused for good: ${answer.reason}`);
-      await refuseNotice(db, notice, answer.reason);
-      return undefined;
-    }
-    const delayMs = Math.max(backOffMs(notice.tries), answer.retryAfterMs);
-    log.warn({ notice: describe(notice.event) }, `a notice waits ${delayMs} ms: ${answer.reason}`);
-    await postponeNotice(db, notice, delayMs);
-    return delayMs;
-  };
-
   /** Sends until nothing is due; gives the time until something is due again, as far as this sender knows. */
   const drain = async (): Promise<number> => {
     let soonestMs = settings.SWEEP_MS;
     while (sink !== undefined) {
       const claimed = await claimNotices(db, claim);
-      const delays = await Promise.all(claimed.map((notice) => settle(sink, notice)));
+      const delays = await Promise.all(
+        claimed.map(async (notice) => {
+          const { outcome, againMs } = await deliverNotice(db, sink, notice, log);
+          if (outcome !== 'waits') metrics.noticed(outcome);
+          return againMs;
+        }),
+      );
       soonestMs = Math.min(soonestMs, ...delays.filter((delayMs) => delayMs !== undefined));
       if (claimed.length < AT_ONCE) break;
     }
@@ -105,6 +92,49 @@ export function createOutboxSender(runtime: NoticeRuntime & { db: Database }): N
       await untilAborted(loop.stop().then(work), signal).catch(() => {});
     },
   };
+}
+
+/** Tries one claimed notice, and writes into the outbox what came of it. */
+async function deliverNotice(
+  db: Database,
+  sink: Sink,
+  notice: ClaimedNotice,
+  log: Logger,
+): Promise<{ outcome: 'sent' | 'refused' | 'waits'; againMs?: number }> {
+  const answer = await sink(notice.event);
+  if (answer.kind === 'taken') {
+    await removeNotice(db, notice);
+    return { outcome: 'sent' };
+  }
+  if (answer.kind === 'refused') {
+    log.error({ notice: describe(notice.event) }, `a notice was refused for good: ${answer.reason}`);
+    await refuseNotice(db, notice, answer.reason);
+    return { outcome: 'refused' };
+  }
+  const againMs = Math.max(backOffMs(notice.tries), answer.retryAfterMs);
+  log.warn({ notice: describe(notice.event) }, `a notice waits ${againMs} ms: ${answer.reason}`);
+  await postponeNotice(db, notice, againMs);
+  return { outcome: 'waits', againMs };
+}
+
+/**
+ * Sends what functions of any name left in the outbox when their last process ended, and nobody has tried since.
+ *
+ * @returns the events that the sink took
+ */
+export async function sendLeftNotices(
+  db: Database,
+  sink: Sink,
+  { overdueMs, leaseMs, log }: { overdueMs: number; leaseMs: number; log: Logger },
+): Promise<Event[]> {
+  const sent: Event[] = [];
+  for (;;) {
+    const claimed = await claimNotices(db, { limit: AT_ONCE, leaseMs, overdueMs });
+    for (const notice of claimed) {
+      if ((await deliverNotice(db, sink, notice, log)).outcome === 'sent') sent.push(notice.event);
+    }
+    if (claimed.length < AT_ONCE) return sent;
+  }
 }
 
 /**

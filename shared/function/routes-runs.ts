@@ -10,6 +10,7 @@ import { type Accepted, hasEnded, type StepRunner } from './durable.ts';
 import type { Slot } from './limits.ts';
 import { type EncodedReply, encodeAnswer, encodeEvent, type ReplyMode } from './reply.ts';
 import { decodeRequest, pathOf } from './request.ts';
+import { ANSWER_DELIVERY_WITHIN_MS, resultGoesToSink } from './result-delivery.ts';
 import { clientGone } from './routes-function.ts';
 import type { Runtime } from './runtime.ts';
 import { continueTrace } from './trace.ts';
@@ -118,9 +119,21 @@ async function takeEvent(runtime: Runtime, request: FastifyRequest, reply: Fasti
     reply.header('preference-applied', 'respond-async');
     return sendAccepted(request, reply, accepted);
   }
+  const isNew = !hasEnded(accepted.run);
+  if (isNew && resultGoesToSink(runtime.settings, event.cloudEvent)) {
+    return answerDelivery(steps, accepted.run.id, reply);
+  }
   const run = await steps.outcome(accepted.run.id, clientGone(reply));
   if (run.status !== 'succeeded') return sendReply(reply, encodeFailure(run, run.problem?.status ?? 500));
   return sendReply(reply, encodeResult(run, mode));
+}
+
+/** The result goes on by itself, so a broker hears of failures only, and of those that come soon. */
+async function answerDelivery(steps: StepRunner, id: string, reply: FastifyReply): Promise<FastifyReply> {
+  const run = await steps.earlyOutcome(id, ANSWER_DELIVERY_WITHIN_MS, clientGone(reply));
+  if (run === undefined) return reply.code(202).send();
+  if (run.status === 'succeeded') return reply.code(204).send();
+  return sendReply(reply, encodeFailure(run, run.problem?.status ?? 500));
 }
 
 /** Each event is a run of its own. */

@@ -42,6 +42,11 @@ const schema = z.object({
   /** Bearer token that the sink asks for; for a sink on this machine, DANDELION_TOKEN by default. */
   K_SINK_TOKEN: z.string().optional(),
   K_CE_OVERRIDES: ceOverrides.default({ extensions: {} }),
+  /**
+   * How the result of a step that a broker delivered goes on: as the reply, or by the outbox to K_SINK. Knative's
+   * in-memory channels hold the replies of a whole chain in the first sender's request, so there it is `sink`.
+   */
+  RESULT_DELIVERY: z.enum(['reply', 'sink']).default('reply'),
   /** Notices kept in memory while the sink does not take them, instead of the function's own limit. */
   NOTICE_BUFFER: count(1).optional(),
   /** How long SIGTERM waits for work before it is handed over. */
@@ -77,6 +82,12 @@ export function readRuntimeSettings(env: Environment, module: Pick<FunctionModul
     throw new DandelionError(
       'bad-config',
       `HOST is ${settings.HOST}, so other machines could call this function: set DANDELION_TOKEN, or HOST=127.0.0.1.`,
+    );
+  }
+  if (settings.RESULT_DELIVERY === 'sink' && settings.K_SINK === undefined) {
+    throw new DandelionError(
+      'bad-config',
+      'RESULT_DELIVERY is sink: set K_SINK to the address of the broker.',
     );
   }
   if (settings.HEARTBEAT_MS * 2 > settings.LEASE_MS) {

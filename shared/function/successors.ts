@@ -1,7 +1,7 @@
 import { type Event, runIdOf } from '../events.ts';
 import type { Database } from '../stores/database.ts';
 import { isDeadLetter } from '../stores/dead-letters.ts';
-import { findStep, listSucceeded } from '../stores/steps.ts';
+import { findStep, listSucceeded, listUnfinished } from '../stores/steps.ts';
 import type { Trigger } from './triggers.ts';
 
 /**
@@ -34,6 +34,26 @@ export async function resendLostResults(
     if (!(await lacksSuccessor(db, triggers, result)) || (await isDeadLetter(db, result))) continue;
     await send(result);
     sent.push(result);
+  }
+  return sent;
+}
+
+/**
+ * Sends the events of runs again that nobody works on: their pods are gone and no other one of the function is there to
+ * take them over. The delivery starts one.
+ *
+ * @returns the events that were sent
+ */
+export async function resendLeftRuns(
+  db: Database,
+  send: (event: Event) => Promise<void>,
+  { graceMs }: { graceMs: number },
+): Promise<Event[]> {
+  const sent: Event[] = [];
+  for (const { event, abandoned, updatedAt } of await listUnfinished(db)) {
+    if (!abandoned || !cameByBroker(event) || Date.now() - Date.parse(updatedAt) < graceMs) continue;
+    await send(event);
+    sent.push(event);
   }
   return sent;
 }

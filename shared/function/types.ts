@@ -20,6 +20,8 @@ export interface FunctionEvent {
 export interface Notice {
   type: string;
   subject?: string;
+  /** ISO 8601, UTC; now unless given. */
+  time?: string;
   /** JSON, unless it is bytes or `datacontenttype` says otherwise. */
   data?: unknown;
   datacontenttype?: string;

@@ -5,11 +5,20 @@ import { query } from './outage.ts';
 import { asJson, restored, storable } from './step-records.ts';
 
 /**
- * The outbox of durable steps: notices wait here, written with the outcome that they tell of, until a sink took them.
- * Delivery is at least once: a sender that dies after the sink's answer leaves its claim to expire.
+ * The outbox of durable steps: notices, and the results of steps that answer their broker early, wait here, written
+ * with the outcome that they tell of, until a sink took them. Delivery is at least once: a sender that dies after the sink's answer leaves its claim to expire.
  *
  * Source: transactional outbox (Richardson, Microservices Patterns, 2018, chapter 3).
  */
+
+/** What an outcome puts into the outbox. */
+export interface OutboxEntry {
+  /** One that waits already is not added twice. */
+  id: string;
+  event: Event;
+  /** How long it rests before the first try. */
+  delayMs?: number;
+}
 
 /** One notice that this sender may try to deliver. */
 export interface ClaimedNotice {
@@ -20,37 +29,45 @@ export interface ClaimedNotice {
 }
 
 /**
- * The clause that adds notices to the outbox, for the statement that writes the outcome they tell of. One that waits
- * already is not added twice.
+ * The clause that adds entries to the outbox, for the statement that writes the outcome they tell of.
  *
  * @param written name of the `with` clause that returns `id` and `function` of the run, or nothing
  */
-export function addingNotices(
+export function addingEntries(
   db: postgres.ISql,
   written: string,
-  notices: readonly Event[],
+  entries: readonly OutboxEntry[],
 ): postgres.PendingQuery<postgres.Row[]> {
-  const events = notices.map((event) => asJson(storable(event)));
+  const ids = entries.map(({ id }) => id);
+  const events = entries.map(({ event }) => asJson(storable(event)));
+  // As text: the driver knows no arrays of numbers.
+  const delays = entries.map(({ delayMs = 0 }) => String(delayMs));
   return db`
-    insert into outbox (id, function, run, event)
-    select notice.id, run.function, run.id, notice.event::json
-    from ${db(written)} as run, unnest(${notices.map(({ id }) => id)}::text[], ${events}::text[])
-      with ordinality as notice (id, event, ordinal)
+    insert into outbox (id, function, run, event, next_try_at)
+    select entry.id, run.function, run.id, entry.event::json, now() + entry.delay::float8 * interval '1 millisecond'
+    from ${db(written)} as run, unnest(${ids}::text[], ${events}::text[], ${delays}::text[])
+      with ordinality as entry (id, event, delay, ordinal)
     order by ordinal
     on conflict (id) do nothing`;
 }
 
-/** Claims up to `limit` notices that are due, oldest first, for the length of the lease. */
+/**
+ * Claims up to `limit` notices that are due, oldest first, for the length of the lease.
+ *
+ * @param request.function whose; without it, everyone's
+ * @param request.overdueMs only those that nobody has tried for this long
+ */
 export async function claimNotices(
   db: Database,
-  request: { function: string; limit: number; leaseMs: number },
+  request: { function?: string; limit: number; leaseMs: number; overdueMs?: number },
 ): Promise<ClaimedNotice[]> {
+  const whose = request.function === undefined ? db`true` : db`function = ${request.function}`;
   const rows = await query(
     db,
     () => db<ClaimedNotice[]>`
       with due as (
         select position from outbox
-        where function = ${request.function} and refusal is null and next_try_at <= now()
+        where ${whose} and refusal is null and next_try_at <= now() - ${milliseconds(db, request.overdueMs ?? 0)}
         order by position limit ${request.limit} for update skip locked)
       update outbox set tries = tries + 1, next_try_at = now() + ${milliseconds(db, request.leaseMs)}
       from due where outbox.position = due.position

@@ -4,7 +4,7 @@ import { DandelionError, type Problem } from '../errors.ts';
 import { type Event, runIdOf } from '../events.ts';
 import type { Database } from './database.ts';
 import { query } from './outage.ts';
-import { addingNotices } from './outbox.ts';
+import { addingEntries, type OutboxEntry } from './outbox.ts';
 import {
   asJson,
   eventDigest,
@@ -140,14 +140,14 @@ export function writeProgress(db: Database, lease: Lease, progress: StepProgress
 }
 
 /**
- * Writes the outcome, once, and its notices into the outbox in the same statement; false when the lease is lost and
+ * Writes the outcome, once, and what goes out with it into the outbox in the same statement; false when the lease is lost and
  * nothing was written.
  */
 export async function finishStep(
   db: Database,
   lease: Lease,
   outcome: StepOutcome,
-  notices: readonly Event[] = [],
+  entries: readonly OutboxEntry[] = [],
 ): Promise<boolean> {
   const result =
     outcome.status === 'succeeded' && outcome.result !== undefined ? asJson(storable(outcome.result)) : null;
@@ -156,20 +156,17 @@ export async function finishStep(
   const assignments = db`status = ${outcome.status}, result = ${result}::text::json,
     problem = ${problem}::text::json, final = ${final}, crashes = 0, lease_owner = null, lease_until = null,
     finished_at = now(), updated_at = now()`;
-  if (notices.length === 0) return write(db, lease, assignments);
-  const rows = await query(
-    db,
-    () => db`
-      with written as (update steps set ${assignments} where ${stillMine(db, lease)} returning id, function),
-        added as (${addingNotices(db, 'written', notices)})
-      select id from written`,
-  );
-  return rows.count > 0;
+  return write(db, lease, assignments, entries);
 }
 
 /** Hands a run back unfinished, so that another process takes it at once; false when the lease was lost before. */
-export function releaseStep(db: Database, lease: Lease): Promise<boolean> {
-  return write(db, lease, db`status = 'queued', lease_owner = null, lease_until = null, updated_at = now()`);
+export function releaseStep(
+  db: Database,
+  lease: Lease,
+  entries: readonly OutboxEntry[] = [],
+): Promise<boolean> {
+  const assignments = db`status = 'queued', lease_owner = null, lease_until = null, updated_at = now()`;
+  return write(db, lease, assignments, entries);
 }
 
 /**
@@ -303,13 +300,22 @@ async function begin(db: Database, request: LeaseRequest, condition: Fragment): 
   return rows.map(toRun);
 }
 
-async function write(db: Database, lease: Lease, assignments: Fragment): Promise<boolean> {
-  const rows = await query(
-    db,
-    () => db`
-update steps set ${assignments} where ${stillMine(db, lease)}`,
+/** One statement, so that what goes out is written with the outcome or not at all. */
+async function write(
+  db: Database,
+  lease: Lease,
+  assignments: Fragment,
+  entries: readonly OutboxEntry[] = [],
+): Promise<boolean> {
+  const update = () => db`update steps set ${assignments} where ${stillMine(db, lease)}`;
+  const rows = await query(db, () =>
+    entries.length === 0
+      ? update()
+      : db`
+        with written as (${update()} returning id, function), added as (${addingEntries(db, 'written', entries)})
+        select id from written`,
   );
-  return rows.count > 0;
+  return entries.length === 0 ? rows.count > 0 : rows.length > 0;
 }
 
 async function select(db: Database, condition: Fragment): Promise<StepRun[]> {

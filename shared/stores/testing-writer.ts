@@ -40,10 +40,7 @@ async function write(round: number): Promise<void> {
   const event: Event = { specversion: '1.0', type: 't', source: '/t', id: `${round}`, data: { round } };
   const { run, claimed } = await claimStep(db, { function: 'train', owner: 'w', leaseMs: 60_000, event });
   if (!claimed) return;
-  const notices = [
-    { ...event, id: `notice-${round}-1` },
-    { ...event, id: `notice-${round}-2` },
-  ];
+  const notices = [`notice-${round}-1`, `notice-${round}-2`].map((id) => ({ id, event: { ...event, id } }));
   await finishStep(db, run, { status: 'succeeded', result: undefined }, notices);
 }
 

@@ -1,0 +1,102 @@
+import type { RequestOptions } from 'node:https';
+import { request } from 'node:https';
+import { DandelionError } from '../errors.ts';
+import type { Event } from '../events.ts';
+import { encodeBinary } from '../function/cloudevents.ts';
+
+/** An answer of the Kubernetes API, or of a Service behind it. */
+export interface ApiAnswer {
+  status: number;
+  text: string;
+}
+
+/** The API of the cluster that KUBECONFIG names, and what can be reached through it alone. */
+export interface KubernetesApi {
+  /** Namespace of the current context; undefined when it names none. */
+  namespace: string | undefined;
+  /** @throws DandelionError `upstream-unavailable` when the API server does not answer */
+  call(
+    method: string,
+    path: string,
+    options?: { headers?: Record<string, string>; body?: Uint8Array | string; timeoutMs?: number },
+  ): Promise<ApiAnswer>;
+}
+
+const TIMEOUT_MS = 30_000;
+/** Where a multi-tenant broker takes events: `/{namespace}/{broker}`. */
+const BROKER_INGRESS = '/api/v1/namespaces/knative-eventing/services/http:broker-ingress:80/proxy';
+
+/**
+ * Opens the API of the current context.
+ *
+ * @throws DandelionError `bad-config` when there is no usable kubeconfig
+ */
+export async function openKubernetesApi(): Promise<KubernetesApi> {
+  const { KubeConfig } = await import('@kubernetes/client-node');
+  const config = new KubeConfig();
+  try {
+    config.loadFromDefault();
+  } catch (cause) {
+    throw new DandelionError('bad-config', 'The kubeconfig cannot be read: set KUBECONFIG.', { cause });
+  }
+  const server = config.getCurrentCluster()?.server;
+  if (server === undefined) {
+    throw new DandelionError('bad-config', 'The kubeconfig has no current context: set KUBECONFIG.');
+  }
+  return {
+    namespace: config.getContextObject(config.currentContext)?.namespace,
+    async call(method, path, { headers = {}, body, timeoutMs = TIMEOUT_MS } = {}) {
+      const options: RequestOptions = { method, headers };
+      await config.applyToHTTPSOptions(options);
+      return send(`${server.replace(/\/$/, '')}${path}`, { ...options, timeout: timeoutMs }, body);
+    },
+  };
+}
+
+function send(url: string, options: RequestOptions, body?: Uint8Array | string): Promise<ApiAnswer> {
+  return new Promise((resolve, reject) => {
+    const unreachable = (cause: Error) =>
+      reject(
+        new DandelionError(
+          'upstream-unavailable',
+          `${new URL(url).origin} does not answer: ${cause.message}.`,
+          {
+            cause,
+          },
+        ),
+      );
+    const sent = request(url, options, (response) => {
+      response.toArray().then((chunks) => {
+        const text = Buffer.concat(chunks as Buffer[]).toString();
+        resolve({ status: response.statusCode ?? 0, text });
+      }, unreachable);
+    });
+    sent.once('timeout', () => sent.destroy(new Error(`nothing came for ${options.timeout} ms`)));
+    sent.once('error', unreachable);
+    sent.end(body);
+  });
+}
+
+/**
+ * Sends an event to a broker through the API server, so that nothing but a kubeconfig is needed.
+ *
+ * @throws DandelionError `upstream-unavailable` when the broker does not take it
+ */
+export async function sendToBroker(
+  api: KubernetesApi,
+  broker: { namespace: string; name: string },
+  event: Event,
+): Promise<void> {
+  const { headers, body } = encodeBinary(event);
+  const path = `${BROKER_INGRESS}/${broker.namespace}/${broker.name}`;
+  const { status, text } = await api.call('POST', path, {
+    headers,
+    ...(body === undefined ? {} : { body }),
+    timeoutMs: 120_000,
+  });
+  if (status >= 200 && status < 300) return;
+  throw new DandelionError(
+    'upstream-unavailable',
+    `The broker ${broker.name} in namespace ${broker.namespace} answered ${status}: ${text.slice(0, 300)}`,
+  );
+}
