@@ -1,0 +1,108 @@
+/** `npm run test:e2e`: the product on a real Knative, by what a user of it would do and see. */
+import { writeFile } from 'node:fs/promises';
+import { parseArgs } from 'node:util';
+import { DandelionError, toDandelionError } from '../../shared/errors.ts';
+import { createLogger } from '../../shared/function/log.ts';
+import { loadBackbone } from '../../shared/stores/backbones.ts';
+import { drawPhoto } from '../../shared/vision/drawn.ts';
+import { openTestCluster, type TestCluster } from './cluster.ts';
+import { storePhotos } from './pipelines.ts';
+import type { Stage, Suite } from './stage.ts';
+import { dispatcherRestart, poison } from './stages/broker.ts';
+import { chain } from './stages/chain.ts';
+import { chaos } from './stages/chaos.ts';
+import { coldStart } from './stages/cold-start.ts';
+import { rollout } from './stages/rollout.ts';
+import { warm } from './stages/warm.ts';
+import { formatRows, type Row, row } from './table.ts';
+import { openIngress } from './traffic.ts';
+
+/** In this order; the first one makes the model that the others work with. */
+const stages: Record<string, Stage> = {
+  ...{ chain, warm, 'cold-start': coldStart, rollout, poison, dispatcher: dispatcherRestart, chaos },
+};
+
+const usage = `npm run test:e2e -- [stage ...]     all of: ${Object.keys(stages).join(', ')}
+  --cycles N     cold starts of each kind (default 20)
+  --chains N     pipelines whose pods are killed (default 3)
+  --photos N     photos of each class (default 60)
+  --json FILE    the table as JSON
+KUBECONFIG names the cluster, E2E_NAMESPACE the namespace where the context names none. INGRESS_URL is the address of
+Knative's ingress, where the hosts of Services do not resolve to it by themselves.`;
+
+async function prepare(cluster: TestCluster, photosEach: number): Promise<string> {
+  // Pods have no pip: whoever runs this suite brings the weights into the bucket, once.
+  await loadBackbone(cluster.objects, {}, { log: createLogger({ name: 'e2e', level: 'warn' }) });
+  return storePhotos(cluster, photosEach, 1);
+}
+
+async function runStage(name: string, suite: Suite): Promise<Row[]> {
+  suite.say(`\n${name}`);
+  try {
+    const stage = stages[name];
+    if (stage === undefined) throw new DandelionError('bad-config', `There is no stage ${name}.\n\n${usage}`);
+    return await stage(suite);
+  } catch (error) {
+    const reason = error instanceof Error ? (error.message.split('\n')[0] ?? '') : String(error);
+    suite.say(`  ${error instanceof Error ? error.stack : reason}`);
+    return [row(name, reason.slice(0, 100), 'comes to its end', false)];
+  }
+}
+
+async function main(words: string[]): Promise<number> {
+  const { values, positionals } = parseArgs({
+    args: words,
+    allowPositionals: true,
+    options: {
+      cycles: { type: 'string', default: '20' },
+      chains: { type: 'string', default: '3' },
+      photos: { type: 'string', default: '60' },
+      json: { type: 'string' },
+      help: { type: 'boolean', default: false },
+    },
+  });
+  const say = (text: string): void => void process.stdout.write(`${text}\n`);
+  if (values.help) {
+    say(usage);
+    return 0;
+  }
+  if (process.env.KUBECONFIG === undefined) {
+    process.stderr.write(
+      'SKIPPED: the end-to-end suite needs a cluster: set KUBECONFIG. Nothing was tested.\n',
+    );
+    return 0;
+  }
+  const unknown = positionals.find((name) => stages[name] === undefined);
+  if (unknown !== undefined)
+    throw new DandelionError('bad-config', `There is no stage ${unknown}.\n\n${usage}`);
+  const cluster = await openTestCluster();
+  const ingress = openIngress(process.env.INGRESS_URL);
+  try {
+    say(`Photos and weights go into the bucket ${cluster.bucket} of namespace ${cluster.namespace} ...`);
+    const photos = await prepare(cluster, Number(values.photos));
+    const suite: Suite = {
+      ...{ cluster, ingress, say, photos, photo: await drawPhoto('dandelion', 100_001) },
+      ...{ cycles: Number(values.cycles), chaosChains: Number(values.chains) },
+    };
+    const rows: Row[] = [];
+    for (const name of positionals.length > 0 ? positionals : Object.keys(stages)) {
+      rows.push(...(await runStage(name, suite)));
+    }
+    say(`\n${formatRows(rows)}`);
+    if (values.json !== undefined) await writeFile(values.json, `${JSON.stringify(rows, null, 2)}\n`);
+    return rows.every(({ ok }) => ok) ? 0 : 1;
+  } finally {
+    await ingress.close();
+    await cluster.close();
+  }
+}
+
+try {
+  process.exitCode = await main(process.argv.slice(2));
+} catch (error) {
+  const { message, code } = toDandelionError(error);
+  process.stderr.write(`${message}\n`);
+  if (!(error instanceof DandelionError))
+    process.stderr.write(`${error instanceof Error ? error.stack : ''}\n`);
+  process.exitCode = code === 'bad-config' ? 2 : 1;
+}

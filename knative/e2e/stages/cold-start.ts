@@ -1,0 +1,86 @@
+import { applyService, deleteService, readServiceSpec, until } from '../cluster.ts';
+import type { Suite } from '../stage.ts';
+import { type Row, row } from '../table.ts';
+import { quantile } from '../traffic.ts';
+
+/** Several of each, so that one is measured while the others go to zero. */
+const COPIES = 3;
+const TO_ZERO_TIMEOUT_MS = 180_000;
+/** As soon as Knative allows; how a function starts does not depend on it. */
+const quickToZero = {
+  'autoscaling.knative.dev/window': '6s',
+  'autoscaling.knative.dev/scale-to-zero-pod-retention-period': '0s',
+  'autoscaling.knative.dev/min-scale': '0',
+};
+/** What published figures of cold starts are of: a server of a few lines on the same runtime. */
+const HELLO = `require('node:http').createServer((request, response) => {
+  request.resume().on('end', () => response.end('hello'));
+}).listen(process.env.PORT);`;
+
+interface Template {
+  metadata: { name?: string; labels?: Record<string, string>; annotations?: Record<string, string> };
+  spec: { containers: { image: string; command?: string[]; args?: string[] }[] };
+}
+
+/** First request after zero, beside a hello-world server in the same minutes. */
+export async function coldStart(suite: Suite): Promise<Row[]> {
+  const { cluster, ingress, photo, cycles, say } = suite;
+  const { template } = (await readServiceSpec(cluster, 'predict')) as { template: Template };
+  const [container] = template.spec.containers;
+  if (container === undefined) throw new Error('the predict Service has no container');
+  const { name: _pinned, annotations, labels } = template.metadata;
+  const metadata = { labels, annotations: { ...annotations, ...quickToZero } };
+  const hello = {
+    metadata,
+    spec: {
+      enableServiceLinks: false,
+      containers: [
+        { image: container.image, command: ['node', '-e', HELLO], ports: [{ containerPort: 8080 }] },
+      ],
+    },
+  };
+  const names = (kind: string) => Array.from({ length: COPIES }, (_, index) => `e2e-${kind}-${index}`);
+  const kinds = { predict: { metadata, spec: template.spec }, hello };
+  const hosts = new Map<string, string>();
+  try {
+    for (const [kind, of] of Object.entries(kinds)) {
+      for (const name of names(kind)) hosts.set(name, await applyService(cluster, name, { template: of }));
+    }
+    const latencies: Record<string, number[]> = { predict: [], hello: [] };
+    const failures: string[] = [];
+    for (let cycle = 0; cycle < cycles; cycle++) {
+      for (const kind of ['hello', 'predict']) {
+        const name = `e2e-${kind}-${cycle % COPIES}`;
+        const isAtZero = async () =>
+          (
+            await cluster.core.listNamespacedPod({
+              namespace: cluster.namespace,
+              labelSelector: `serving.knative.dev/service=${name}`,
+            })
+          ).items.length === 0;
+        await until(`${name} goes to zero`, isAtZero, { timeoutMs: TO_ZERO_TIMEOUT_MS });
+        const { status, text, latencyMs } = await ingress.post(hosts.get(name) ?? '', photo);
+        latencies[kind]?.push(latencyMs);
+        if (status !== 200) failures.push(`${name} answered ${status}: ${text.slice(0, 200)}`);
+        say(`  ${cycle + 1}/${cycles} ${kind.padEnd(7)} ${(latencyMs / 1000).toFixed(2)} s`);
+      }
+    }
+    for (const failure of failures) say(`  ${failure}`);
+    return rowsOf(latencies.predict ?? [], latencies.hello ?? [], failures.length);
+  } finally {
+    for (const name of hosts.keys()) await deleteService(cluster, name);
+  }
+}
+
+function rowsOf(predict: number[], hello: number[], failures: number): Row[] {
+  const seconds = (values: number[], share: number) => quantile(values, share) / 1000;
+  const of = (values: number[]) =>
+    `${seconds(values, 0.5).toFixed(2)} / ${seconds(values, 0.95).toFixed(2)} s`;
+  const ratio = seconds(predict, 0.5) / seconds(hello, 0.5);
+  return [
+    row('cold start of hello world, p50 / p95', of(hello), '', true),
+    row('cold start of predict, p50 / p95', of(predict), 'p95 under 2 s', seconds(predict, 0.95) < 2),
+    row('predict over hello world, p50', ratio.toFixed(2), 'at most 1.25', ratio <= 1.25),
+    row('failed first requests', `${failures} of ${predict.length + hello.length}`, '0', failures === 0),
+  ];
+}
