@@ -6,7 +6,7 @@ import { readDataset } from '../../shared/stores/datasets.ts';
 import type { DeploymentSample } from '../../shared/stores/deployments.ts';
 import { readPhoto } from '../../shared/stores/images.ts';
 import type { ObjectStore } from '../../shared/stores/objects.ts';
-import { openServedModel } from '../../shared/stores/served-model.ts';
+import { prepareServedModel } from '../../shared/stores/served-model.ts';
 import { decodePhoto } from '../../shared/vision/decode.ts';
 import type { Ask } from './rollout.ts';
 
@@ -27,7 +27,7 @@ const answer = z.object({
 });
 
 /**
- * Photos of the model's own test split, scored here by the files that the revision will load.
+ * Photos of the model's own test split, scored here by the files that the revision will load, which are made ready for it.
  *
  * @throws DandelionError `model-broken`
  */
@@ -36,7 +36,7 @@ export async function cannedRequests(
   model: string,
   version: string,
 ): Promise<CannedRequest[]> {
-  const served = await openServedModel(stores.objects, model, version);
+  const served = await prepareServedModel(stores.objects, model, version);
   try {
     const { classes, dataset } = served.record;
     const images = await readDataset(stores.db, model, dataset.version, 'test');

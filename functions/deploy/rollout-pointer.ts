@@ -1,6 +1,6 @@
 import { readChampion } from '../../shared/stores/models.ts';
 import type { ObjectStore } from '../../shared/stores/objects.ts';
-import { openServedModel } from '../../shared/stores/served-model.ts';
+import { prepareServedModel } from '../../shared/stores/served-model.ts';
 import type { Rollout } from './rollout.ts';
 
 /** The rollout without Kubernetes: predict follows champion.json, and swaps models without a failed request. */
@@ -14,7 +14,7 @@ export function createPointerRollout(objects: ObjectStore): Rollout {
     find: async () => undefined,
     revisionOf: async (_model, version) => version,
     async prepare({ model, version }) {
-      const served = await openServedModel(objects, model, version);
+      const served = await prepareServedModel(objects, model, version);
       await served.close();
     },
     route: async () => {},

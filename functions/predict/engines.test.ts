@@ -1,10 +1,11 @@
 import { pino } from 'pino';
 import { describe, expect, it } from 'vitest';
-import type { ServedModel } from '../../shared/stores/served-model.ts';
+import type { ServedModel, ServingGraph } from '../../shared/stores/served-model.ts';
 import { createEngines, type EngineThread } from './engines.ts';
 
 const log = pino({ level: 'silent' });
-const graph = Uint8Array.of(1, 2, 3);
+const pixels = Uint8Array.of(1, 2, 3);
+const graph: ServingGraph = { bytes: Uint8Array.of(4, 5, 6), optimised: false };
 const answerOf = (number: number) => ({ scores: Float32Array.of(number), sketch: new Float32Array() });
 const settle = () => new Promise((resolve) => setTimeout(resolve, 10));
 
@@ -20,7 +21,7 @@ function testEngines(options: { threads?: number; openFails?: () => boolean } = 
   const closed: number[] = [];
   const broken = new Set<number>();
   let started = 0;
-  const startThread = async (given: Uint8Array): Promise<EngineThread> => {
+  const startThread = async (given: ServingGraph): Promise<EngineThread> => {
     if (options.openFails?.() === true) throw new Error('no memory');
     expect(given).toBe(graph);
     const number = started++;
@@ -36,7 +37,7 @@ function testEngines(options: { threads?: number; openFails?: () => boolean } = 
     };
   };
   const engines = createEngines(served, { threads: options.threads ?? 2, startThread, log });
-  const ask = async (alone: boolean) => (await engines.answer(graph, () => alone)).scores[0];
+  const ask = async (alone: boolean) => (await engines.answer(pixels, () => alone)).scores[0];
   return { engines, ask, closed, broken, started: () => started };
 }
 

@@ -1,6 +1,6 @@
 import { setImmediate } from 'node:timers/promises';
 import type { Logger } from 'pino';
-import type { ServedModel } from '../../shared/stores/served-model.ts';
+import type { ServedModel, ServingGraph } from '../../shared/stores/served-model.ts';
 import type { PhotoAnswer } from '../../shared/vision/engine.ts';
 
 /** A model in a thread of its own, which runs its photos one after the other. */
@@ -20,7 +20,7 @@ export interface Engines {
 export interface EnginesOptions {
   /** Threads to open under load; with one, the main thread does all. */
   threads: number;
-  startThread(graph: Uint8Array): Promise<EngineThread>;
+  startThread(graph: ServingGraph): Promise<EngineThread>;
   log: Logger;
 }
 
@@ -45,7 +45,7 @@ export function createEngines(model: ServedModel, { threads, startThread, log }:
   let retryAt = 0;
   let closing = false;
 
-  const open = async (graph: Uint8Array): Promise<void> => {
+  const open = async (graph: ServingGraph): Promise<void> => {
     try {
       const started = await Promise.all(Array.from({ length: threads }, () => startThread(graph)));
       places = started.map((thread) => ({ thread, waiting: 0 }));

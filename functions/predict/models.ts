@@ -2,7 +2,7 @@ import type { Logger } from 'pino';
 import { DandelionError } from '../../shared/errors.ts';
 import { readChampion, readModel } from '../../shared/stores/models.ts';
 import type { ObjectStore } from '../../shared/stores/objects.ts';
-import { openServedModel, type ServedModel } from '../../shared/stores/served-model.ts';
+import { openServedModel, type ServedModel, type ServingGraph } from '../../shared/stores/served-model.ts';
 import type { PhotoAnswer } from '../../shared/vision/engine.ts';
 import type { PredictSettings } from './config.ts';
 import { startEngineThread } from './engine-thread.ts';
@@ -68,7 +68,7 @@ export async function openModels(
     const model = await openServedModel(objects, name, version, { spin: true });
     const loadMs = Math.round(performance.now() - started);
     log.info({ ml: { model: { name, version } }, engine: model.engine.name, loadMs }, 'model loaded');
-    const startThread = (graph: Uint8Array) =>
+    const startThread = (graph: ServingGraph) =>
       startEngineThread({ graph, classes: model.record.classes }, log);
     return holdModel(
       model,

@@ -2,11 +2,12 @@ import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
 import { DandelionError } from '../../shared/errors.ts';
 import { serveJobs } from '../../shared/function/compute-worker.ts';
+import type { ServingGraph } from '../../shared/stores/served-model.ts';
 import { answerPhoto, type Engine, openEngine, type PhotoAnswer } from '../../shared/vision/engine.ts';
 
 /** A model's graph, and the classes of its head. */
 export interface OpenRequest {
-  graph: Uint8Array;
+  graph: ServingGraph;
   classes: readonly string[];
 }
 
@@ -22,8 +23,10 @@ function collectGarbage(): void {
 const jobs = {
   /** Loads the model once, for all calls of `answer`. */
   async open({ graph, classes }: OpenRequest): Promise<void> {
-    opened = { engine: await openEngine(graph, { threads: 1 }), classes };
-    setImmediate(collectGarbage);
+    const { bytes, optimised } = graph;
+    opened = { engine: await openEngine(bytes, { threads: 1, optimised }), classes };
+    // An optimised graph stays, for the engine works on it.
+    if (!optimised) setImmediate(collectGarbage);
   },
 
   /** What the model says of one photo, `size * size * 3` bytes. */

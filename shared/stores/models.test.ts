@@ -4,7 +4,6 @@ import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import {
   listModelVersions,
-  type ModelRecord,
   promoteChampion,
   readChampion,
   readModel,
@@ -12,6 +11,7 @@ import {
   saveModel,
 } from './models.ts';
 import { type ObjectStore, openObjects } from './objects.ts';
+import { modelDraft } from './testing-models.ts';
 
 let directory: string;
 let objects: ObjectStore;
@@ -22,39 +22,7 @@ beforeAll(async () => {
 });
 afterAll(() => rm(directory, { recursive: true, force: true }));
 
-function draft(version: string): Omit<ModelRecord, 'files'> {
-  const perClass = {
-    a: { precision: 1, recall: 1, f1: 1, support: 5 },
-    b: { precision: 1, recall: 1, f1: 1, support: 5 },
-  };
-  return {
-    schemaVersion: 1,
-    name: 'plants',
-    version,
-    createdAt: '2026-01-01T00:00:00.000Z',
-    classes: ['a', 'b'],
-    dataset: {
-      version: 'd0',
-      images: 20,
-      classes: { a: 10, b: 10 },
-      splits: { train: 10, validation: 5, test: 5 },
-    },
-    extractor: { id: 'classical-v2', dimension: 3, digest: null },
-    preprocessing: { size: 224, resize: 'cover', colour: 'rgb' },
-    training: {
-      runId: 'run',
-      seed: 1,
-      backend: 'wasm',
-      regularisation: 1,
-      temperature: 1,
-      crossValidation: { accuracy: 1, logLoss: 0.1 },
-      trainingMs: 5,
-    },
-    metrics: { images: 10, accuracy: 1, interval: [0.7, 1], rocAuc: 1, ece: 0, perClass },
-    productVersion: 'test',
-    gitCommit: null,
-  };
-}
+const draft = (version: string) => modelDraft('plants', version);
 
 describe('a stored model', () => {
   it('comes back with its record, and its files are held against their digests', async () => {

@@ -60,7 +60,11 @@ export const championRecord = z.object({
 });
 export type ChampionRecord = z.infer<typeof championRecord>;
 
-const folderOf = (name: string, version: string) => `models/${name}/${version}`;
+/** The model as an ONNX graph, where it has a backbone. */
+export const GRAPH_FILE = 'serving.onnx';
+
+/** Where all of a model lies. */
+export const folderOf = (name: string, version: string) => `models/${name}/${version}`;
 const championKey = (name: string) => `models/${name}/champion.json`;
 
 /** Writes a model's files, and the record that names their digests last: a model without a record is none. */
@@ -196,7 +200,12 @@ export async function promoteChampion(
   );
 }
 
-async function readJson<Schema extends z.ZodType>(
+/**
+ * A JSON object of a known shape, undefined where there is none.
+ *
+ * @throws DandelionError `model-broken` when it has another shape
+ */
+export async function readJson<Schema extends z.ZodType>(
   objects: ObjectStore,
   key: string,
   schema: Schema,
@@ -215,6 +224,6 @@ async function readJson<Schema extends z.ZodType>(
   }
 }
 
-function jsonBytes(value: unknown): Buffer {
+export function jsonBytes(value: unknown): Buffer {
   return Buffer.from(`${JSON.stringify(value, null, 2)}\n`);
 }

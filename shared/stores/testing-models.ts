@@ -86,6 +86,41 @@ export async function storeDrawnDataset(
   };
 }
 
+/** The record of a model that nobody trained, of two classes. */
+export function modelDraft(name: string, version: string): Omit<ModelRecord, 'files'> {
+  const perClass = {
+    a: { precision: 1, recall: 1, f1: 1, support: 5 },
+    b: { precision: 1, recall: 1, f1: 1, support: 5 },
+  };
+  return {
+    schemaVersion: 1,
+    name,
+    version,
+    createdAt: '2026-01-01T00:00:00.000Z',
+    classes: ['a', 'b'],
+    dataset: {
+      version: 'd0',
+      images: 20,
+      classes: { a: 10, b: 10 },
+      splits: { train: 10, validation: 5, test: 5 },
+    },
+    extractor: { id: 'classical-v2', dimension: 3, digest: null },
+    preprocessing: { size: 224, resize: 'cover', colour: 'rgb' },
+    training: {
+      runId: 'run',
+      seed: 1,
+      backend: 'wasm',
+      regularisation: 1,
+      temperature: 1,
+      crossValidation: { accuracy: 1, logLoss: 0.1 },
+      trainingMs: 5,
+    },
+    metrics: { images: 10, accuracy: 1, interval: [0.7, 1], rocAuc: 1, ece: 0, perClass },
+    productVersion: 'test',
+    gitCommit: null,
+  };
+}
+
 /** Trains a head on a drawn dataset and stores the model: what train leaves behind. */
 export async function storeDrawnModel(
   stores: TestStores,

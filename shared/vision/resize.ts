@@ -39,7 +39,8 @@ export function resizeToCover({ data, width, height }: PackedImage, size: number
   const bottom = (rows.first[size - 1] ?? 0) + rows.count;
   const pixels = new Int32Array(data.buffer, data.byteOffset, width * height);
   const needed = pixels.subarray(top * width, bottom * width);
-  if (scratch.length < (needed.length / width) * size) scratch = new Int32Array((needed.length / width) * size);
+  if (scratch.length < (needed.length / width) * size)
+    scratch = new Int32Array((needed.length / width) * size);
   const resizeRows = columns.count === 2 ? mixRows : weighRows;
   resizeRows({ pixels: needed, width, taps: columns, size, result: scratch });
   const result = new Uint8Array(size * size * 3);
