@@ -96,7 +96,7 @@ describe('manifests', () => {
         requests: { cpu: expect.anything() },
         limits: { memory: expect.anything() },
       });
-      const open = ['predict', 'webapp'].includes(name as string);
+      const open = ['predict', 'feedback', 'webapp'].includes(name as string);
       const visibility = service.metadata.labels['networking.knative.dev/visibility'];
       expect(visibility).toBe(open ? undefined : 'cluster-local');
     },

@@ -31,6 +31,14 @@ const catalogue = {
   'blank-image': { status: 422, title: 'The photo shows one flat colour' },
   'quarantined-image': { status: 422, title: 'The photo resembles photos of different splits' },
   'empty-file': { status: 422, title: 'The file is empty' },
+  // Feedback
+  'label-unknown': { status: 422, title: 'The model has no such label' },
+  'version-unknown': { status: 422, title: 'There is no such version of the model' },
+  'consent-missing': { status: 422, title: 'A photo is kept only with consent' },
+  'feedback-unknown': { status: 410, title: 'There is no such feedback' },
+  'feedback-changed': { status: 422, title: 'The feedback is not what was looked at' },
+  'feedback-settled': { status: 422, title: 'The feedback was reviewed before' },
+  'feedback-full': { status: 503, title: 'Too much feedback waits for a review' },
   // Sources and datasets
   'bad-manifest': { status: 422, title: 'The manifest cannot be used' },
   'bad-archive': { status: 422, title: 'The archive cannot be used' },

@@ -182,6 +182,17 @@ export const eventSchemas = {
   }),
   /** The prediction log, a batch a notice. */
   'dev.dandelion.predictions.made.v1': z.object({ records: z.array(predictionRecord).min(1).max(1000) }),
+  /** What someone said about an answer; nobody has reviewed it yet. */
+  'dev.dandelion.feedback.given.v1': z.object({
+    feedback: z.string(),
+    prediction: z.string(),
+    model: modelReference,
+    predicted: classLabel,
+    /** Null: none of the model's classes. */
+    label: classLabel.nullable(),
+    /** Digest of the photo, where it was given to be kept. */
+    photo: z.string().nullable(),
+  }),
   /** `model` was taken back, `previous` serves again (null: there was none). */
   'dev.dandelion.model.rolledback.v1': z.object({
     model: modelReference,

@@ -14,6 +14,7 @@ import { noteAddedPhotos, requestOnceQuiet } from './added-photos.ts';
 import { type Collected, type CollectOptions, collectPhotos } from './collect.ts';
 import { ingestSettings } from './config.ts';
 import type { IngestStores } from './photo-store.ts';
+import { joinReviewedPhotos } from './reviewed-photos.ts';
 import { groupPhotos, requireEnough, settleLabels, summarise } from './settle.ts';
 import { openSource } from './source.ts';
 import { grantUploads } from './uploads.ts';
@@ -61,7 +62,8 @@ export async function handler(event: FunctionEvent, context: FunctionContext): P
   };
   await beginIngestion(db, ingestion);
 
-  const collected = await collect({ db, settings, objects, ingestion }, context);
+  const brought = await collect({ db, settings, objects, ingestion }, context);
+  const collected = await joinReviewedPhotos(db, ingestion, brought);
   const settled = await settleLabels(db, ingestion, collected);
   const nearDuplicates = await groupPhotos(
     db,

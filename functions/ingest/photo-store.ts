@@ -1,15 +1,7 @@
-import { createHash } from 'node:crypto';
 import type { Database } from '../../shared/stores/database.ts';
-import {
-  type Ingestion,
-  imageKey,
-  listIngestedImages,
-  listPhotos,
-  type PhotoFacts,
-} from '../../shared/stores/images.ts';
+import { type Ingestion, imageKey, listIngestedImages, listPhotos } from '../../shared/stores/images.ts';
 import type { ObjectStore } from '../../shared/stores/objects.ts';
-import { decodePhoto } from '../../shared/vision/decode.ts';
-import { perceptualHash } from '../../shared/vision/similarity.ts';
+import { digestOfPhoto, inspectPhoto, type PhotoFacts } from '../../shared/vision/photo-facts.ts';
 import type { IngestSettings } from './config.ts';
 import type { PhotoEntry } from './entries.ts';
 
@@ -65,19 +57,12 @@ export async function openPhotoStore(
         return { facts: before, isNew: false };
       }
       const bytes = await entry.open();
-      const sha256 = createHash('sha256').update(bytes).digest('hex');
-      const facts = known.get(sha256) ?? (await inspect(bytes, sha256, settings));
+      const sha256 = digestOfPhoto(bytes);
+      const maxPixels = settings.INGEST_MAX_PHOTO_PIXELS;
+      const facts = known.get(sha256) ?? (await inspectPhoto(bytes, { maxPixels, sha256 }));
       known.set(sha256, facts);
       await storeOnce(sha256, bytes);
       return { facts, isNew: true };
     },
   };
-}
-
-/** Decodes all of a photo, so that a damaged one is found now and not in training. */
-async function inspect(bytes: Uint8Array, sha256: string, settings: IngestSettings): Promise<PhotoFacts> {
-  const photo = await decodePhoto(bytes, { maxPixels: settings.INGEST_MAX_PHOTO_PIXELS });
-  const { width, height, format } = photo;
-  const sizeBytes = bytes.byteLength;
-  return { sha256, sizeBytes, width, height, format, perceptualHash: perceptualHash(photo) };
 }

@@ -11,6 +11,7 @@ import {
 } from '../../shared/stores/images.ts';
 import { groupNearDuplicates } from '../../shared/vision/similarity.ts';
 import type { Claim, Collected } from './collect.ts';
+import type { WithReviewed } from './reviewed-photos.ts';
 
 /** The photos of an ingestion, each once, with the one label it carries. */
 export interface Settled {
@@ -21,12 +22,13 @@ export interface Settled {
 
 /**
  * Counts every photo once and refuses those that carry different labels: nobody can learn from them, and a test
- * that contains them cannot be passed. Takes entries out of the database that this attempt did not bring.
+ * that contains them cannot be passed. A label that a person reviewed settles it, unless the source has no class of
+ * that name. Takes entries out of the database that this attempt did not bring.
  */
 export async function settleLabels(
   db: Database,
   ingestion: Ingestion,
-  { claims, rejections }: Collected,
+  { claims, rejections, labels: known, reviewedLabels }: WithReviewed,
 ): Promise<Settled> {
   // Photos arrive in any order; what is said of them must not depend on it.
   const inOrder = claims.toSorted((a, b) => compare(a.source, b.source));
@@ -36,15 +38,22 @@ export async function settleLabels(
   const firstConflict = rejections.all().length;
   let keptEntries = 0;
   for (const [sha256, entries] of byPhoto) {
-    const labels = [...new Set(entries.map((entry) => entry.label))].sort();
+    const reviewed = reviewedLabels.get(sha256);
+    const labels = [
+      ...new Set(reviewed === undefined ? entries.map((entry) => entry.label) : [reviewed]),
+    ].sort();
     const [label] = labels;
-    if (label !== undefined && labels.length === 1) {
+    if (label !== undefined && labels.length === 1 && known.has(label)) {
       labelOf.set(sha256, label);
       keptEntries += entries.length;
       for (const { source } of entries) kept.add(source);
     } else {
       for (const entry of entries) {
-        await rejections.add(entry.source, 'conflicting-labels', describeConflict(entry, entries, labels));
+        const reason =
+          reviewed === undefined
+            ? describeConflict(entry, entries, labels)
+            : `A review says "${reviewed}", of which this source has no photos; add that class or take the photo out.`;
+        await rejections.add(entry.source, 'conflicting-labels', reason);
       }
     }
   }

@@ -1,3 +1,4 @@
+import { randomUUID } from 'node:crypto';
 import { type Problem, toProblem } from '../../shared/errors.ts';
 import { decodePhoto } from '../../shared/vision/decode.ts';
 import type { LoadedModel } from './models.ts';
@@ -5,6 +6,8 @@ import type { NotedRequest } from './prediction-log.ts';
 
 /** The answer for one photo. */
 export interface Prediction {
+  /** Names the answer in the prediction log and in feedback. */
+  id: string;
   label: string;
   probabilities: Record<string, number>;
 }
@@ -24,11 +27,13 @@ export async function classifyPhoto(
   // While the engine works in its own threads.
   const input = noted.measure(photo);
   const answer = await answering;
-  noted.answered(model.record, answer, input);
+  const id = randomUUID();
+  noted.answered(id, model.record, answer, input);
   const { scores } = answer;
   const { classes } = model.record;
   const best = scores.indexOf(Math.max(...scores));
   return {
+    id,
     label: classes[best] ?? '',
     probabilities: Object.fromEntries(classes.map((label, index) => [label, scores[index] ?? 0])),
   };

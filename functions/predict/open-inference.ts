@@ -1,3 +1,4 @@
+import { randomUUID } from 'node:crypto';
 import { z } from 'zod';
 import { DandelionError, toDandelionError } from '../../shared/errors.ts';
 import type { FunctionContext, FunctionEvent } from '../../shared/function/types.ts';
@@ -203,7 +204,7 @@ async function classifyPixels(
     const answering = model.answer(square);
     const input = noted.measure({ pixels: square, size, width: size, height: size });
     const answer = await answering;
-    noted.answered(model.record, answer, input);
+    noted.answered(randomUUID(), model.record, answer, input);
     return [...answer.scores];
   });
   return Promise.all(rows);

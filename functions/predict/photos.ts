@@ -1,7 +1,5 @@
-import { Readable } from 'node:stream';
-import { finished } from 'node:stream/promises';
-import { Busboy } from '@fastify/busboy';
 import { DandelionError } from '../../shared/errors.ts';
+import { readForm } from '../../shared/function/forms.ts';
 import type { FunctionEvent } from '../../shared/function/types.ts';
 import { jsonRequest, type PredictSettings } from './config.ts';
 
@@ -48,8 +46,9 @@ async function readByMediaType(
     return { photos: bytes instanceof Uint8Array ? [bytes] : [], many: false };
   }
   if (type === 'multipart/form-data') {
-    const photos = await readMultipart(event, settings.PREDICT_MAX_PHOTOS);
-    return { photos, many: photos.length > 1 };
+    // One more than allowed, so that too many is noticed rather than cut off.
+    const { files } = await readForm(event, { files: settings.PREDICT_MAX_PHOTOS + 1 }, HOW_TO_SEND);
+    return { photos: files.map(({ bytes }) => bytes), many: files.length > 1 };
   }
   if (type === 'application/json') {
     return readJson(event.cloudEvent === undefined ? event.body : event.cloudEvent.data, settings, signal);
@@ -92,34 +91,4 @@ async function readJson(
     signal,
   });
   return { photos: [bytes], many: false };
-}
-
-/** Files of a form, in their order; fields are ignored. */
-async function readMultipart(event: FunctionEvent, maxFiles: number): Promise<Uint8Array[]> {
-  const contentType = event.headers['content-type'];
-  const photos: Promise<Buffer>[] = [];
-  try {
-    const form = new Busboy({
-      headers: { 'content-type': Array.isArray(contentType) ? (contentType[0] ?? '') : (contentType ?? '') },
-      // One more than allowed, so that too many is noticed rather than cut off.
-      limits: { files: maxFiles + 1, fields: 100, fieldSize: 1024 },
-    });
-    form.on('file', (_field, file) => {
-      const photo = collect(file);
-      // A body cut off within a file fails the form and the file; the second failure, unheard, would end the process.
-      photo.catch(() => {});
-      photos.push(photo);
-    });
-    Readable.from([event.rawBody]).pipe(form);
-    await finished(form);
-    return await Promise.all(photos);
-  } catch (cause) {
-    throw new DandelionError('bad-request', `The multipart body is malformed. ${HOW_TO_SEND}`, { cause });
-  }
-}
-
-async function collect(file: Readable): Promise<Buffer> {
-  const chunks: Buffer[] = [];
-  for await (const chunk of file) chunks.push(chunk as Buffer);
-  return Buffer.concat(chunks);
 }

@@ -61,9 +61,11 @@ describe('the prediction log', () => {
   it('tells what was answered, with statistics of the photo and without the photo or the client', async () => {
     await promoteChampion(stores.objects, 'plants', version);
     const traceparent = `00-${'a'.repeat(32)}-${'b'.repeat(16)}-01`;
-    const [record, ...others] = await recordsOf({ PREDICTION_LOG_SALT: salt }, (url) =>
-      send(url, photo, { traceparent, 'x-forwarded-for': '203.0.113.7, 10.0.0.1' }),
-    );
+    let answer: unknown;
+    const [record, ...others] = await recordsOf({ PREDICTION_LOG_SALT: salt }, async (url) => {
+      const headers = { traceparent, 'x-forwarded-for': '203.0.113.7, 10.0.0.1' };
+      answer = await (await send(url, photo, headers)).json();
+    });
     expect(others).toEqual([]);
     expect(record).toMatchObject({
       ...{ outcome: 'answered', code: null, label, revision: null, weight: 1, traceId: 'a'.repeat(32) },
@@ -73,6 +75,8 @@ describe('the prediction log', () => {
     expect(record?.schemaVersion).toBe(2);
     expect(record?.sketch?.id).toBe(SKETCH.id);
     expect(new Set(record?.sketch?.values).size).toBe(SKETCH.length);
+    // By which feedback names it.
+    expect(answer).toMatchObject({ id: record?.id, label });
     expect(Object.keys(record?.scores ?? {}).sort()).toEqual(['dandelion', 'grass']);
     const whole = measureStatistics(await decodePhoto(photo));
     expect(record?.input.shortSide).toBe(whole.shortSide);

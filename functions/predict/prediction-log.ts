@@ -15,7 +15,9 @@ type Photo = Pick<DecodedPhoto, 'pixels' | 'size' | 'width' | 'height'>;
 export interface NotedRequest {
   /** Statistics of a photo for its record; nothing where no record will be made. */
   measure(photo: Photo): Statistics;
+  /** @param id of the answer, which feedback on it names */
   answered(
+    id: string,
     model: { name: string; version: string; classes: readonly string[] },
     answer: PhotoAnswer,
     input: Statistics,
@@ -70,9 +72,9 @@ export function createPredictionLog(
       if (settings.K_SINK === undefined || rate === 0 || !asksForPrediction(event)) return unnoted;
       const startedAt = performance.now();
       const sampled = Math.random() < rate;
-      const common = () => ({
+      const common = (id: string = randomUUID()) => ({
         schemaVersion: RECORD_VERSION,
-        id: randomUUID(),
+        id,
         time: new Date().toISOString(),
         traceId: traceparent.split('-')[1],
         revision,
@@ -81,13 +83,13 @@ export function createPredictionLog(
       });
       return {
         measure: (photo) => (sampled ? { ...measureStatistics(photo, STRIDE) } : {}),
-        answered({ name, version, classes }, { scores, sketch }, input) {
+        answered(id, { name, version, classes }, { scores, sketch }, input) {
           if (!sampled) return;
           const ranked = classes
             .map((label, index): [string, number] => [label, probability(scores[index])])
             .sort(([, one], [, other]) => other - one);
           add({
-            ...common(),
+            ...common(id),
             ...{ model: { name, version }, outcome: 'answered', code: null, weight: 1 / rate, input },
             label: ranked[0]?.[0] ?? null,
             scores: Object.fromEntries(ranked.slice(0, MOST_SCORES)),

@@ -15,6 +15,8 @@ const pageSettings = z.object({
   PREDICT_URL: browserUrl.default('/function/predict/'),
   /** Where the page reads the pipeline's state, as JSON and as server-sent events. */
   PIPELINE_URL: browserUrl.default('/pipeline'),
+  /** Where the page posts what people say about an answer. */
+  FEEDBACK_URL: browserUrl.default('/function/feedback/'),
 });
 
 /** What the page reads from `/config.json`. */
@@ -22,10 +24,12 @@ export interface PageConfig {
   predictUrl: string;
   /** Empty: nothing here reports on the pipeline (a cluster), and the page hides it. */
   pipelineUrl: string;
+  /** Empty: nobody is asked. */
+  feedbackUrl: string;
 }
 
 /**
- * Reads the page's settings. Unlike elsewhere an empty `PIPELINE_URL` has a meaning of its own: none.
+ * Reads the page's settings. Unlike elsewhere an empty `PIPELINE_URL` or `FEEDBACK_URL` has a meaning of its own: none.
  *
  * @throws DandelionError `bad-config` when an address is neither a path nor an `http(s)` URL
  */
@@ -34,11 +38,14 @@ export function readPageConfig(env: Environment): PageConfig {
   return {
     predictUrl: settings.PREDICT_URL,
     pipelineUrl: env.PIPELINE_URL === '' ? '' : settings.PIPELINE_URL,
+    feedbackUrl: env.FEEDBACK_URL === '' ? '' : settings.FEEDBACK_URL,
   };
 }
 
 /** The origins other than the page's own that it calls; they go into its Content-Security-Policy. */
 export function foreignOrigins(config: PageConfig): string[] {
-  const urls = [config.predictUrl, config.pipelineUrl].filter((url) => /^https?:/.test(url));
+  const urls = [config.predictUrl, config.pipelineUrl, config.feedbackUrl].filter((url) =>
+    /^https?:/.test(url),
+  );
   return [...new Set(urls.map((url) => new URL(url).origin))];
 }

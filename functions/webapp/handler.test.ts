@@ -111,12 +111,15 @@ describe('/config.json', () => {
     server = await start();
     const response = await get('/config.json');
     expect(response.headers.get('content-type')).toBe('application/json');
-    expect(await response.json()).toEqual({ predictUrl: '/function/predict/', pipelineUrl: '/pipeline' });
+    expect(await response.json()).toEqual({
+      ...{ predictUrl: '/function/predict/', pipelineUrl: '/pipeline' },
+      feedbackUrl: '/function/feedback/',
+    });
   });
 
-  test('takes an empty PIPELINE_URL as none', async () => {
-    server = await start({ PIPELINE_URL: '' });
-    expect(await (await get('/config.json')).json()).toMatchObject({ pipelineUrl: '' });
+  test('takes an empty PIPELINE_URL or FEEDBACK_URL as none', async () => {
+    server = await start({ PIPELINE_URL: '', FEEDBACK_URL: '' });
+    expect(await (await get('/config.json')).json()).toMatchObject({ pipelineUrl: '', feedbackUrl: '' });
   });
 
   test('lets the page call a predict function on another host, and only that', async () => {

@@ -5,6 +5,7 @@ import { describe, expect, test } from 'vitest';
 const load = (name: string) => import(join(import.meta.dirname, 'static', name));
 const { formatDuration, formatShare, formatSize } = await load('format.js');
 const { isPassing, isWaitingForModel, readOutcome } = await load('prediction.js');
+const { feedbackRequest, readReceipt } = await load('opinion.js');
 const { describePipeline, describeStep, progressText, readPipeline, shareOf } =
   await load('pipeline-state.js');
 
@@ -62,6 +63,39 @@ describe('an answer of the predict function', () => {
     expect(isPassing(problem)).toBe(true);
     expect(readOutcome(200, null, '<html>').problem.code).toBe('bad-answer');
     expect(isPassing(readOutcome(422, null, { code: 'not-an-image' }).problem)).toBe(false);
+  });
+});
+
+describe('an opinion on an answer', () => {
+  const prediction = {
+    ...{ id: 'p1', label: 'grass', model: { name: 'plants', version: 'v0123456789' }, latencyMs: 1 },
+    classes: ['grass', 'dandelion'].map((name) => ({ name, share: 0.5 })),
+  };
+  const said = { prediction: 'p1', model: prediction.model, predicted: 'grass', consent: false };
+
+  test('goes as JSON, with a label only where the model was wrong', () => {
+    const bodyOf = (label: string | null, of = prediction) => JSON.parse(feedbackRequest(of, label).body);
+    expect(bodyOf('grass')).toEqual({ ...said, correct: true });
+    expect(bodyOf('dandelion')).toEqual({ ...said, correct: false, label: 'dandelion' });
+    expect(bodyOf(null)).toEqual({ ...said, correct: false, label: null });
+    expect(bodyOf(null, { ...prediction, label: 'unknown' })).toMatchObject({ correct: true });
+  });
+
+  test('takes the photo along only with consent', () => {
+    const { body, headers } = feedbackRequest(prediction, 'dandelion', new Blob(['photo']));
+    expect(JSON.parse(body.get('feedback'))).toMatchObject({ consent: true, label: 'dandelion' });
+    expect(body.get('photo').size).toBe(5);
+    expect(headers).toEqual({});
+  });
+
+  test('is answered in words, whatever came back', () => {
+    expect(readReceipt(true, { status: 'waiting' }, true).sentence).toContain('deleted if it is not used');
+    expect(readReceipt(true, { status: 'accepted' }, false).sentence).toContain('reviewed already');
+    expect(readReceipt(false, undefined, false)).toEqual({
+      ok: false,
+      sentence: 'Not sent. The server did not take it.',
+    });
+    expect(readReceipt(false, { detail: 'Too many.' }, false).sentence).toBe('Not sent. Too many.');
   });
 });
 

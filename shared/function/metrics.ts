@@ -1,6 +1,7 @@
 import { Counter, collectDefaultMetrics, Gauge, Histogram, type MetricValue, Registry } from 'prom-client';
 import { toDandelionError } from '../errors.ts';
 import type { SearchCounts } from '../stores/search-writer.ts';
+import type { GaugeSource } from './types.ts';
 
 /** What starts an invocation: OpenTelemetry's `faas.trigger`. */
 export type Trigger = 'http' | 'pubsub';
@@ -15,6 +16,8 @@ export interface FunctionMetrics {
   noticed(outcome: 'sent' | 'refused' | 'dropped'): void;
   initialised(seconds: number): void;
   coldStart(): void;
+  /** Adds a figure of the function's own. */
+  gauge(source: GaugeSource): void;
   text(): Promise<{ contentType: string; body: string }>;
   /** Every sample by name and labels, for those who keep figures without scraping. */
   samples(): Promise<Sample[]>;
@@ -104,6 +107,7 @@ export function createMetrics(
     noticed: (outcome) => notices.inc({ outcome }),
     initialised: (seconds) => initDurations.observe(seconds),
     coldStart: () => coldStarts.inc(),
+    gauge: (source) => addGauge(registers, source),
     text: async () => ({ contentType: registry.contentType, body: await registry.metrics() }),
     async samples() {
       const metrics = await registry.getMetricsAsJSON();
@@ -117,6 +121,18 @@ export function createMetrics(
       );
     },
   };
+}
+
+function addGauge(registers: Registry[], { name, help, labelNames, read }: GaugeSource): void {
+  new Gauge({
+    ...{ name, help, labelNames, registers },
+    async collect() {
+      this.reset();
+      // A database that is away must not take the other figures with it.
+      const samples = await read().catch(() => []);
+      for (const { labels, value } of samples) this.set(labels, value);
+    },
+  });
 }
 
 function countSearch(registers: Registry[], counts: () => Readonly<SearchCounts>): void {

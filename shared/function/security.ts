@@ -66,24 +66,25 @@ function hostnameOf(host: string): string {
 }
 
 /**
- * A token bucket for each client: `perSecond` calls a second on average, twice that at once.
+ * A token bucket for each client: `perSecond` calls a second on average, `burst` at once.
  *
  * @returns a check that throws DandelionError `too-many-requests`
  */
-export function createRateLimit(perSecond: number): (client: string) => void {
-  const capacity = perSecond * 2;
+export function createRateLimit(perSecond: number, burst = perSecond * 2): (client: string) => void {
+  const rate =
+    perSecond < 1 ? `${Math.round(perSecond * 60)} requests a minute` : `${perSecond} requests a second`;
   const buckets = new Map<string, { tokens: number; at: number }>();
   return (client) => {
     const now = performance.now();
-    const bucket = buckets.get(client) ?? { tokens: capacity, at: now };
-    const tokens = Math.min(capacity, bucket.tokens + ((now - bucket.at) / 1000) * perSecond);
+    const bucket = buckets.get(client) ?? { tokens: burst, at: now };
+    const tokens = Math.min(burst, bucket.tokens + ((now - bucket.at) / 1000) * perSecond);
     // Written last, read first: the oldest entry is the one to forget.
     buckets.delete(client);
     buckets.set(client, { tokens: Math.max(0, tokens - 1), at: now });
     const oldest = buckets.keys().next().value;
     if (buckets.size > MAX_CLIENTS && oldest !== undefined) buckets.delete(oldest);
     if (tokens >= 1) return;
-    throw new DandelionError('too-many-requests', `Send at most ${perSecond} requests a second.`, {
+    throw new DandelionError('too-many-requests', `Send at most ${rate}.`, {
       retryAfterMs: Math.ceil(1000 / perSecond),
     });
   };

@@ -14,6 +14,7 @@ import { createLimits, type Slot } from './limits.ts';
 import { createLogger, functionLogger } from './log.ts';
 import { createMetrics } from './metrics.ts';
 import { createNoticeBuffer } from './notices.ts';
+import { pathOf } from './request.ts';
 import { addFunctionRoute, requestLimitMs } from './routes-function.ts';
 import { addHealthRoutes } from './routes-health.ts';
 import { addDurableRoutes } from './routes-runs.ts';
@@ -144,7 +145,8 @@ async function initialise(runtime: Runtime): Promise<void> {
     runtime.steps = createStepRunner({ ...runtime, db });
   }
   const emit = (notice: Notice) => runtime.notices.add(createNotice(name, notice));
-  await module.init?.({ functionName: name, env, log: runtime.log, emit });
+  const { log, metrics } = runtime;
+  await module.init?.({ functionName: name, env, log, emit, gauge: metrics.gauge });
   if (runtime.phase !== 'starting') return;
   runtime.phase = 'ready';
   runtime.limits.watchEventLoop();
@@ -214,11 +216,16 @@ function createGate(runtime: Runtime, slots: WeakMap<FastifyRequest, Slot>) {
     if (call.kind === 'health') return;
     if (call.kind === 'function' && crossOrigin?.apply(request, reply) === true)
       return reply.code(204).send();
-    const needsToken = settings.DANDELION_TOKEN !== undefined && !(isOpen && call.kind === 'function');
+    const guarded = isGuarded(module, request.url);
+    const needsToken = !(isOpen && call.kind === 'function') || guarded;
     if (settings.DANDELION_TOKEN !== undefined && needsToken) {
       checkToken(request.headers.authorization, settings.DANDELION_TOKEN);
+    } else if (guarded && !loopbackOnly) {
+      throw new DandelionError('forbidden', `Set DANDELION_TOKEN for ${runtime.name} to use this path.`);
     }
-    if (!isOpen) checkOrigin(request.method, request.headers, loopbackOnly);
+    // A token is something that no page of another site has.
+    const isToBeOurs = !isOpen || (guarded && settings.DANDELION_TOKEN === undefined);
+    if (isToBeOurs) checkOrigin(request.method, request.headers, loopbackOnly);
     if (call.kind === 'metrics') return;
     limitRate?.(clientOf(runtime, request));
     if (runtime.phase === 'starting') {
@@ -235,6 +242,12 @@ function createGate(runtime: Runtime, slots: WeakMap<FastifyRequest, Slot>) {
     if (runtime.cold) runtime.metrics.coldStart();
     runtime.cold = false;
   };
+}
+
+/** True for the paths of an open function that are not open. */
+function isGuarded({ guarded = [] }: FunctionModule, url: string): boolean {
+  const path = pathOf(url);
+  return guarded.some((start) => path === start || path.startsWith(`${start}/`));
 }
 
 /** Behind Knative every connection comes from its proxy, which names the client. */

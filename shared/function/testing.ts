@@ -53,7 +53,7 @@ export async function invoke(module: FunctionModule, options: InvokeOptions = {}
   const trace = continueTrace(options.event?.traceparent);
   const event = options.event === undefined ? plainRequest(options.request) : storedRequest(options.event);
   const emit = (notice: Notice) => void notices.push(createNotice(name, notice));
-  await module.init?.({ functionName: name, env: options.env ?? {}, log, emit });
+  await module.init?.({ functionName: name, env: options.env ?? {}, log, emit, gauge: () => {} });
   try {
     const invocation = {
       ...{ functionName: name, event, trace, log, attempt: 1 },

@@ -59,6 +59,16 @@ export interface FunctionContext {
   result<Type extends EventType>(type: Type, data: EventData<Type>, subject?: string): Event;
 }
 
+/** A figure that is asked for at each scrape. */
+export interface GaugeSource {
+  /** Starts with `dandelion_`. */
+  name: `dandelion_${string}`;
+  help: string;
+  labelNames: string[];
+  /** Every sample there is now; one that fails leaves the figure out of this scrape. */
+  read(): Promise<{ labels: Record<string, string>; value: number }[]>;
+}
+
 /** What `init` receives. */
 export interface InitContext {
   readonly functionName: string;
@@ -66,6 +76,8 @@ export interface InitContext {
   readonly log: Logger;
   /** Sends a notice that belongs to no request, from memory; works until `shutdown` has returned. */
   emit(notice: Notice): void;
+  /** Adds a figure of the function's own to `/metrics`. */
+  gauge(gauge: GaugeSource): void;
 }
 
 /** What a route of a durable function may do besides returning a value. */
@@ -106,4 +118,6 @@ export interface FunctionModule {
   timeLimitMs?: number;
   /** `true`: may be called without a token when bound beyond loopback (predict, webapp). */
   open?: true;
+  /** Of an open function: paths that want the token all the same, with everything under them. */
+  guarded?: readonly `/${string}`[];
 }

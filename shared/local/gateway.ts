@@ -32,8 +32,8 @@ export interface Gateway {
   close(): Promise<void>;
 }
 
-/** Functions that strangers may call: they read bytes and change nothing. */
-const openFunctions = new Set(['predict', 'webapp']);
+/** Functions that strangers may call; what of them is not for strangers, they guard themselves. */
+const openFunctions = new Set(['predict', 'feedback', 'webapp']);
 /** Of one client, when other machines can reach this platform. */
 const openRequestsPerSecond = 50;
 const eventLimitBytes = 1024 * 1024;

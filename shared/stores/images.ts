@@ -1,20 +1,8 @@
-import { createHash } from 'node:crypto';
 import { DandelionError, type ErrorCode } from '../errors.ts';
 import type { ImageSource } from '../events.ts';
+import { digestOfPhoto, type PhotoFacts } from '../vision/photo-facts.ts';
 import { type Database, patient } from './database.ts';
 import type { ObjectStore } from './objects.ts';
-
-/** What is known of a photo's bytes, whoever labelled it. */
-export interface PhotoFacts {
-  sha256: string;
-  sizeBytes: number;
-  /** Pixels as displayed, after EXIF orientation. */
-  width: number;
-  height: number;
-  format: string;
-  /** 16 hex digits. */
-  perceptualHash: string;
-}
 
 /** A photo as it came into an ingestion. `source` is its address, path or name inside the archive. */
 export interface IngestedImage extends PhotoFacts {
@@ -55,7 +43,7 @@ export function imageKey(sha256: string): string {
 export async function readPhoto(objects: ObjectStore, sha256: string): Promise<Buffer> {
   const key = imageKey(sha256);
   const { bytes } = await objects.get(key);
-  if (createHash('sha256').update(bytes).digest('hex') === sha256) return bytes;
+  if (digestOfPhoto(bytes) === sha256) return bytes;
   throw new DandelionError('object-corrupt', `"${key}" is not what was stored: run ingest again.`);
 }
 
@@ -147,6 +135,14 @@ export function listIngestedImages(db: Database, ingestion: string): Promise<Ing
     order by e.source`;
 }
 
+/** Photos of a model whose label a person reviewed, in the order of the digests. */
+export function listReviewedPhotos(db: Database, model: string): Promise<IngestedImage[]> {
+  return db<IngestedImage[]>`
+    select source, label, sha256, size_bytes as "sizeBytes", width, height, format,
+      perceptual_hash as "perceptualHash"
+    from images where model = ${model} and label_source <> 'manifest' order by sha256`;
+}
+
 /** The entries of an ingestion that were refused, in the order of their sources; all of them unless `limit` is given. */
 export function listRejections(
   db: Database,
@@ -165,7 +161,10 @@ export function listPhotos(db: Database, model: string): Promise<StoredPhoto[]> 
     from images where model = ${model} order by sha256`;
 }
 
-/** Takes entries out of an ingestion, and photos out of the model that no ingestion refers to any more. */
+/**
+ * Takes entries out of an ingestion, and photos out of the model that no ingestion refers to any more; those with a
+ * reviewed label stay.
+ */
 export async function withdrawEntries(
   db: Database,
   ingestion: Pick<Ingestion, 'id' | 'model'>,
@@ -180,7 +179,7 @@ export async function withdrawEntries(
       delete from ingestion_images where ingestion = ${id} and source = any(${withdrawn}::text[])
       returning sha256)
     delete from images i using (select distinct sha256 from removed) r
-    where i.model = ${model} and i.sha256 = r.sha256 and i.split is null
+    where i.model = ${model} and i.sha256 = r.sha256 and i.split is null and i.label_source = 'manifest'
       and not exists (
         select from ingestion_images e where e.model = i.model and e.sha256 = i.sha256
           and not (e.ingestion = ${id} and e.source = any(${withdrawn}::text[])))`;

@@ -283,4 +283,31 @@ export const migrations: readonly Migration[] = [
         add column sketch real[];
     `,
   },
+  {
+    id: 12,
+    name: 'feedback',
+    sql: `
+      create table feedback (
+        -- Derived from prediction and client: the same once more is the same row.
+        id text primary key,
+        prediction text not null,
+        -- Keyed hash; empty where clients are not told apart.
+        client text not null,
+        model text not null,
+        version text not null,
+        -- What the model said, and what it is; null: none of the classes.
+        predicted text not null,
+        label text,
+        -- Of the photo, where its owner agreed that it is kept: facts as in "images".
+        sha256 text,
+        photo json,
+        status text not null default 'waiting' check (status in ('waiting', 'accepted', 'rejected')),
+        given_at timestamptz not null default now(),
+        reviewed_at timestamptz
+      );
+      create index feedback_by_status on feedback (status, given_at);
+      create index feedback_by_version on feedback (model, version) where status = 'accepted';
+      create index feedback_by_photo on feedback (sha256) where sha256 is not null;
+    `,
+  },
 ];

@@ -1,4 +1,3 @@
-import { createHash } from 'node:crypto';
 import type { EventData } from '../events.ts';
 import { CLASSICAL_EXTRACTOR, classicalFeatures } from '../vision/classical.ts';
 import { serialiseHead, trainHead } from '../vision/classifier.ts';
@@ -6,7 +5,7 @@ import { decodePhoto } from '../vision/decode.ts';
 import { type DrawnClass, drawPhoto } from '../vision/drawn.ts';
 import { evaluateClassifier } from '../vision/metrics.ts';
 import { mirrorPixels } from '../vision/mirror.ts';
-import { perceptualHash } from '../vision/similarity.ts';
+import { inspectPhoto } from '../vision/photo-facts.ts';
 import { assignSplits, type DatasetSummary, listCandidates, readDataset, storeDataset } from './datasets.ts';
 import { readFeatures, storeFeatures } from './features.ts';
 import { beginIngestion, imageKey, recordImages } from './images.ts';
@@ -42,20 +41,10 @@ export async function storePhoto(
   photo: { model: string; ingestion: string; label: string; source: string; bytes: Buffer },
 ): Promise<string> {
   const { model, ingestion, label, source, bytes } = photo;
-  const sha256 = createHash('sha256').update(bytes).digest('hex');
-  const decoded = await decodePhoto(bytes);
-  await stores.objects.put(imageKey(sha256), bytes);
-  const { width, height, format } = decoded;
-  const facts = {
-    sha256,
-    sizeBytes: bytes.length,
-    width,
-    height,
-    format,
-    perceptualHash: perceptualHash(decoded),
-  };
+  const facts = await inspectPhoto(bytes);
+  await stores.objects.put(imageKey(facts.sha256), bytes);
   await recordImages(stores.db, { id: ingestion, model }, [{ source, label, ...facts }]);
-  return sha256;
+  return facts.sha256;
 }
 
 /** Draws, embeds with classical features and splits: what preprocess leaves behind. */

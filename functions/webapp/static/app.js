@@ -10,8 +10,9 @@ import { showEntry, showWaiting, spokenResult } from './result.js';
 /** @typedef {import('./queue.js').Entry} Entry */
 /** @typedef {import('./pipeline-state.js').PipelineState} PipelineState */
 
-const { predictUrl, pipelineUrl } = await readConfig();
+const { predictUrl, pipelineUrl, feedbackUrl } = await readConfig();
 const queue = createQueue(predictUrl, entryChanged);
+const ways = { retry: queue.retry, feedbackUrl };
 /** @type {Entry | undefined} */
 let selected;
 /** @type {PipelineState | undefined} */
@@ -25,7 +26,7 @@ byId('terminal', HTMLElement).textContent =
   `curl --data-binary @photo.jpg -H 'content-type: image/jpeg' ${new URL(predictUrl, location.href)}`;
 document.documentElement.dataset.ready = '';
 
-/** @returns {Promise<{ predictUrl: string, pipelineUrl: string }>} */
+/** @returns {Promise<{ predictUrl: string, pipelineUrl: string, feedbackUrl: string }>} */
 async function readConfig() {
   const response = await fetch('config.json');
   return response.json();
@@ -41,7 +42,7 @@ function addPhotos(files) {
 /** @param {Entry} entry */
 function select(entry) {
   selected = entry;
-  showEntry(entry, waiting(), queue.retry);
+  showEntry(entry, waiting(), ways);
   showHistory(queue.entries, selected, select);
   // On a phone the strip is below the photo it opens.
   byId('viewer', HTMLElement).scrollIntoView({ block: 'nearest' });
@@ -50,7 +51,7 @@ function select(entry) {
 /** @param {Entry} entry */
 function entryChanged(entry) {
   // Only the photo that changed is drawn again: bars that have grown stay, buttons keep the focus.
-  if (entry === selected) showEntry(entry, waiting(), queue.retry);
+  if (entry === selected) showEntry(entry, waiting(), ways);
   showHistory(queue.entries, selected, select);
   const sentence = spokenResult(entry);
   if (sentence !== '') byId('spoken', HTMLElement).textContent = sentence;

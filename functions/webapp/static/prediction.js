@@ -1,5 +1,5 @@
 /**
- * @typedef {{ label: string, classes: { name: string, share: number }[],
+ * @typedef {{ id: string, label: string, classes: { name: string, share: number }[],
  *   model: { name: string, version: string }, latencyMs: number }} Prediction classes: most likely first
  * @typedef {{ code: string, title: string, detail: string, status: number }} Problem status 0: no answer came
  * @typedef {{ kind: 'answer', prediction: Prediction }
@@ -92,6 +92,7 @@ function readPrediction(body) {
     .map(([name, share]) => ({ name, share: Number(share) }))
     .sort((a, b) => b.share - a.share || a.name.localeCompare(b.name));
   return {
+    id: textOr(body.id, ''),
     label: body.label,
     classes,
     model: { name: textOr(body.model?.name, 'model'), version: textOr(body.model?.version, '') },

@@ -4,8 +4,10 @@ import { askPrediction, isPassing, isWaitingForModel, MAX_PHOTO_BYTES } from './
 /**
  * @typedef {import('./prediction.js').Prediction} Prediction
  * @typedef {import('./prediction.js').Problem} Problem
+ * @typedef {{ state: 'open' | 'wrong' | 'sending' | 'said' | 'failed', consent: boolean, sentence: string }} Opinion
+ *   what a person says about the answer, as far as that is
  * @typedef {{ id: number, file: File, status: 'queued' | 'asking' | 'waiting' | 'answered' | 'refused',
- *   prediction?: Prediction, problem?: Problem, roundTripMs: number, tries: number }} Entry
+ *   prediction?: Prediction, problem?: Problem, roundTripMs: number, tries: number, opinion?: Opinion }} Entry
  *   waiting: the server is there, a model or room for the photo is not yet
  */
 

@@ -1,4 +1,5 @@
 import { bar, byId, element } from './dom.js';
+import { feedbackPart } from './feedback.js';
 import { formatDuration, formatShare, formatSize } from './format.js';
 import { isPassing, isWaitingForModel } from './prediction.js';
 
@@ -20,15 +21,16 @@ let shownEntry;
  *
  * @param {Entry} entry
  * @param {Waiting} waiting
- * @param {(entry: Entry) => void} onRetry
+ * @param {{ retry: (entry: Entry) => void, feedbackUrl: string }} ways what a person may do about it; an empty address:
+ *   opinions are not asked for here
  */
-export function showEntry(entry, waiting, onRetry) {
+export function showEntry(entry, waiting, ways) {
   byId('welcome', HTMLElement).hidden = true;
   byId('viewer', HTMLElement).hidden = false;
   if (shownEntry !== entry) showPhoto(entry);
   const result = byId('result', HTMLElement);
   result.dataset.status = entry.status;
-  result.replaceChildren(...resultParts(entry, waiting, onRetry));
+  result.replaceChildren(...resultParts(entry, waiting, ways));
 }
 
 /** @param {Entry} entry */
@@ -54,13 +56,17 @@ function showPhoto(entry) {
 /**
  * @param {Entry} entry
  * @param {Waiting} waiting
- * @param {(entry: Entry) => void} onRetry
+ * @param {Parameters<typeof showEntry>[2]} ways
  * @returns {HTMLElement[]}
  */
-function resultParts(entry, waiting, onRetry) {
-  if (entry.status === 'answered' && entry.prediction)
-    return answerParts(entry.prediction, entry.roundTripMs);
-  if (entry.status === 'refused' && entry.problem) return problemParts(entry, entry.problem, onRetry);
+function resultParts(entry, waiting, { retry, feedbackUrl }) {
+  const { status, prediction, problem } = entry;
+  if (status === 'answered' && prediction) {
+    const parts = answerParts(prediction, entry.roundTripMs);
+    const canSay = feedbackUrl !== '' && prediction.id !== '';
+    return canSay ? [...parts, feedbackPart(entry, prediction, feedbackUrl)] : parts;
+  }
+  if (status === 'refused' && problem) return problemParts(entry, problem, retry);
   if (entry.status === 'waiting' && entry.problem) return waitingParts(entry.problem, waiting);
   return [
     element('p', { class: 'verdict-lead' }, entry.status === 'queued' ? 'In the queue' : 'Looking at it'),
