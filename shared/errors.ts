@@ -56,6 +56,7 @@ const catalogue = {
   // Models
   'model-unknown': { status: 404, title: 'There is no such model' },
   'no-champion': { status: 503, title: 'No model has been deployed yet' },
+  'explanation-unavailable': { status: 422, title: 'The model cannot say where it looked' },
   'model-rejected': { status: 422, title: 'The gate refused the model' },
   'model-broken': { status: 503, title: 'The model cannot be loaded' },
   'backbone-unavailable': { status: 503, title: 'The backbone cannot be had' },

@@ -1,41 +1,107 @@
 import { randomUUID } from 'node:crypto';
-import { type Problem, toProblem } from '../../shared/errors.ts';
+import { DandelionError, type Problem, toProblem } from '../../shared/errors.ts';
 import { decodePhoto } from '../../shared/vision/decode.ts';
+import type { PhotoAnswer } from '../../shared/vision/engine.ts';
 import type { LoadedModel } from './models.ts';
 import type { NotedRequest } from './prediction-log.ts';
+
+/** What a photo is called that is like none of the classes. */
+export const UNKNOWN = 'unknown';
+
+/** Why a photo got its label. */
+export interface Explanation {
+  /** The class that is explained: the likeliest one. */
+  label: string;
+  /** Rows of the square in the photo's middle that the model looked at, 0 to 1: what speaks for the class. */
+  heat: number[][];
+  /** The same as a PNG with transparency, a data URL to lay over that square. */
+  overlay: string;
+}
 
 /** The answer for one photo. */
 export interface Prediction {
   /** Names the answer in the prediction log and in feedback. */
   id: string;
+  /** The likeliest class, or `unknown`. */
   label: string;
   probabilities: Record<string, number>;
+  /** How like the photos of the nearest class it is (cosine of the features); absent where the model does not tell. */
+  familiarity?: number;
+  explanation?: Explanation;
+}
+
+export interface ClassifyOptions {
+  explain?: boolean;
 }
 
 /**
  * Decodes and classifies one photo.
  *
- * @throws DandelionError what `decodePhoto` throws
+ * @throws DandelionError what `decodePhoto` throws; `explanation-unavailable`
  */
 export async function classifyPhoto(
   model: LoadedModel,
   bytes: Uint8Array,
   noted: NotedRequest,
+  { explain = false }: ClassifyOptions = {},
 ): Promise<Prediction> {
+  const run = explain ? explaining(model) : model.answer;
   const photo = await decodePhoto(bytes, { size: model.inputSize });
-  const answering = model.answer(photo.pixels);
+  const answering = run(photo.pixels);
   // While the engine works in its own threads.
   const input = noted.measure(photo);
   const answer = await answering;
   const id = randomUUID();
   noted.answered(id, model.record, answer, input);
-  const { scores } = answer;
+  const { scores, familiarity } = answer;
   const { classes } = model.record;
-  const best = scores.indexOf(Math.max(...scores));
   return {
     id,
-    label: classes[best] ?? '',
+    label: labelOf(model.record, answer),
     probabilities: Object.fromEntries(classes.map((label, index) => [label, scores[index] ?? 0])),
+    ...(familiarity !== undefined && { familiarity }),
+    ...(answer.heat && { explanation: await explained(classes, answer.heat, scores) }),
+  };
+}
+
+/** The likeliest class; `unknown` for a photo that is less like all of them than the model's threshold says. */
+export function labelOf(
+  { classes, unknown }: Pick<LoadedModel['record'], 'classes' | 'unknown'>,
+  { scores, familiarity }: Pick<PhotoAnswer, 'scores' | 'familiarity'>,
+): string {
+  if (unknown !== undefined && familiarity !== undefined && familiarity < unknown.threshold) return UNKNOWN;
+  return classes[likeliest(scores)] ?? '';
+}
+
+function likeliest(scores: Float32Array): number {
+  return scores.indexOf(Math.max(...scores));
+}
+
+function explaining({ record, explain }: LoadedModel): LoadedModel['answer'] {
+  if (explain !== undefined) return explain;
+  throw new DandelionError(
+    'explanation-unavailable',
+    `Model ${record.version} cannot say where it looked: it has no feature map. Train it again with a backbone, or leave explain out.`,
+  );
+}
+
+async function explained(
+  classes: readonly string[],
+  heat: Float32Array,
+  scores: Float32Array,
+): Promise<Explanation> {
+  // Only who is asked to explain pays for loading what draws.
+  const { classHeatmap, heatmapOverlay } = await import('../../shared/vision/heatmap.ts');
+  const label = likeliest(scores);
+  const heatmap = classHeatmap(heat, scores, label);
+  const overlay = await heatmapOverlay(heatmap);
+  const { side, values } = heatmap;
+  return {
+    label: classes[label] ?? '',
+    heat: Array.from({ length: side }, (_, row) =>
+      Array.from(values.subarray(row * side, (row + 1) * side), (value) => Math.round(value * 1000) / 1000),
+    ),
+    overlay: `data:image/png;base64,${overlay.toString('base64')}`,
   };
 }
 
@@ -44,10 +110,11 @@ export function classifyPhotos(
   model: LoadedModel,
   photos: readonly Uint8Array[],
   noted: NotedRequest,
+  options: ClassifyOptions = {},
 ): Promise<(Prediction | { problem: Problem })[]> {
   return Promise.all(
     photos.map((bytes) =>
-      classifyPhoto(model, bytes, noted).catch((error: unknown) => {
+      classifyPhoto(model, bytes, noted, options).catch((error: unknown) => {
         noted.ended(error, model.record.version);
         return { problem: toProblem(error) };
       }),

@@ -4,7 +4,7 @@ import type { FunctionContext, FunctionEvent, InitContext } from '../../shared/f
 import { openObjects } from '../../shared/stores/objects.ts';
 import { loadDecoders } from '../../shared/vision/decode.ts';
 import { loadJpegTurbo } from '../../shared/vision/jpeg.ts';
-import { classifyPhoto, classifyPhotos } from './classify.ts';
+import { type ClassifyOptions, classifyPhoto, classifyPhotos } from './classify.ts';
 import { BODY_LIMIT_BYTES, type PredictSettings, predictSettings } from './config.ts';
 import { type LoadedModel, type ModelRegistry, openModels } from './models.ts';
 import { answerInferenceProtocol } from './open-inference.ts';
@@ -62,11 +62,12 @@ async function answerRequest(
   if (event.method !== 'POST') throw new DandelionError('method-not-allowed', 'POST a photo to /.');
 
   const startedAt = performance.now();
+  const options = { explain: event.query.explain === 'true' };
   const { photos, many } = await readPhotos(event, settings, context.signal);
   const answer = await models.withModel(undefined, async (model) => {
     const predictions = many
-      ? { predictions: await classifyPhotos(model, photos, noted) }
-      : await classifyOnly(model, photos, noted);
+      ? { predictions: await classifyPhotos(model, photos, noted, options) }
+      : await classifyOnly(model, photos, noted, options);
     const { name, version } = model.record;
     return { ...predictions, model: { name, version }, latencyMs: roundedSince(startedAt) };
   });
@@ -74,10 +75,15 @@ async function answerRequest(
   return context.result('dev.dandelion.prediction.made.v1', answer, answer.model.version);
 }
 
-function classifyOnly(model: LoadedModel, photos: readonly Uint8Array[], noted: NotedRequest) {
+function classifyOnly(
+  model: LoadedModel,
+  photos: readonly Uint8Array[],
+  noted: NotedRequest,
+  options: ClassifyOptions,
+) {
   const [photo] = photos;
   if (photo === undefined) throw new DandelionError('bad-request', 'The request has no photo.');
-  return classifyPhoto(model, photo, noted);
+  return classifyPhoto(model, photo, noted, options);
 }
 
 /** What serves, for people and pages that ask without a photo. */

@@ -17,6 +17,8 @@ export interface LoadedModel {
   engineName: string;
   inputSize: number;
   answer: AnswerPhoto;
+  /** As `answer`, with the heat of the class-activation map; undefined for a model whose graph has none. */
+  explain: AnswerPhoto | undefined;
 }
 
 /** A model that is closed when its last user is done. */
@@ -149,10 +151,18 @@ export async function openModels(
   };
 }
 
-function holdModel({ record, engine }: ServedModel, engines: Engines): HeldModel {
+function holdModel(served: ServedModel, engines: Engines): HeldModel {
+  const { record, engine } = served;
   const users = new Set<Promise<unknown>>();
   const answer: AnswerPhoto = (pixels) => engines.answer(pixels, () => users.size === 1);
-  const model = { record, engineName: engine.name, inputSize: engine.inputSize, answer };
+  const explain: AnswerPhoto = (pixels) => served.answer(pixels, { heat: true });
+  const model = {
+    record,
+    engineName: engine.name,
+    inputSize: engine.inputSize,
+    answer,
+    explain: engine.heatSide === undefined ? undefined : explain,
+  };
   let retired = false;
   return {
     model,

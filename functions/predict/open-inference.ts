@@ -2,7 +2,7 @@ import { randomUUID } from 'node:crypto';
 import { z } from 'zod';
 import { DandelionError, toDandelionError } from '../../shared/errors.ts';
 import type { FunctionContext, FunctionEvent } from '../../shared/function/types.ts';
-import { classifyPhoto } from './classify.ts';
+import { classifyPhoto, labelOf } from './classify.ts';
 import type { PredictSettings } from './config.ts';
 import type { LoadedModel, ModelRegistry } from './models.ts';
 import type { NotedRequest } from './prediction-log.ts';
@@ -115,12 +115,13 @@ async function infer(model: LoadedModel, body: unknown, server: Server) {
     );
   }
   const request = parsed.data;
-  const scores = await classifyTensor(model, request, server);
+  const rows = await classifyTensor(model, request, server);
   const { name, version, classes } = model.record;
-  const best = scores.map((row) => classes[row.indexOf(Math.max(...row))] ?? '');
+  const labels = rows.map(({ label }) => label);
+  const scores = rows.flatMap((row) => row.scores);
   const outputs = [
-    { name: 'label', datatype: 'BYTES', shape: [scores.length], data: best },
-    { name: 'probabilities', datatype: 'FP32', shape: [scores.length, classes.length], data: scores.flat() },
+    { name: 'label', datatype: 'BYTES', shape: [rows.length], data: labels },
+    { name: 'probabilities', datatype: 'FP32', shape: [rows.length, classes.length], data: scores },
   ];
   const wanted = request.outputs?.map((output) => output.name);
   const unknown = wanted?.find((output) => !outputs.some((known) => known.name === output));
@@ -135,12 +136,18 @@ async function infer(model: LoadedModel, body: unknown, server: Server) {
   };
 }
 
-/** One row of probabilities for each photo of the input tensor. */
+/** What is said of one photo of the input tensor. */
+interface Row {
+  label: string;
+  scores: number[];
+}
+
+/** One row for each photo of the input tensor. */
 async function classifyTensor(
   model: LoadedModel,
   request: InferRequest,
   { settings, noted }: Server,
-): Promise<number[][]> {
+): Promise<Row[]> {
   const [input] = request.inputs;
   const photos = input?.shape[0] ?? 0;
   if (photos > settings.PREDICT_MAX_PHOTOS) {
@@ -162,7 +169,7 @@ async function classifyEncoded(
   data: readonly unknown[],
   photos: number,
   noted: NotedRequest,
-): Promise<number[][]> {
+): Promise<Row[]> {
   const texts = z.array(z.base64()).length(photos).safeParse(data);
   if (!texts.success) {
     throw new DandelionError(
@@ -175,7 +182,10 @@ async function classifyEncoded(
   );
   // By name: an object keeps classes that are called by numbers in an order of its own.
   const { classes } = model.record;
-  return predictions.map(({ probabilities }) => classes.map((label) => probabilities[label] ?? 0));
+  return predictions.map(({ label, probabilities }) => ({
+    label,
+    scores: classes.map((name) => probabilities[name] ?? 0),
+  }));
 }
 
 async function classifyPixels(
@@ -183,7 +193,7 @@ async function classifyPixels(
   input: InferRequest['inputs'][number],
   photos: number,
   noted: NotedRequest,
-): Promise<number[][]> {
+): Promise<Row[]> {
   const size = model.inputSize;
   const shape = [photos, size, size, 3];
   const values = input.data.flat(Number.POSITIVE_INFINITY);
@@ -205,7 +215,7 @@ async function classifyPixels(
     const input = noted.measure({ pixels: square, size, width: size, height: size });
     const answer = await answering;
     noted.answered(randomUUID(), model.record, answer, input);
-    return [...answer.scores];
+    return { label: labelOf(model.record, answer), scores: [...answer.scores] };
   });
   return Promise.all(rows);
 }

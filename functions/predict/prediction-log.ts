@@ -2,10 +2,12 @@ import { createHmac, randomUUID } from 'node:crypto';
 import { toDandelionError } from '../../shared/errors.ts';
 import type { PredictionRecord } from '../../shared/events.ts';
 import type { FunctionEvent, Notice } from '../../shared/function/types.ts';
+import type { ModelRecord } from '../../shared/stores/models.ts';
 import type { DecodedPhoto } from '../../shared/vision/decode.ts';
 import type { PhotoAnswer } from '../../shared/vision/engine.ts';
 import { measureStatistics } from '../../shared/vision/quality.ts';
 import { SKETCH } from '../../shared/vision/sketch.ts';
+import { labelOf } from './classify.ts';
 import type { PredictSettings } from './config.ts';
 
 type Statistics = PredictionRecord['input'];
@@ -18,7 +20,7 @@ export interface NotedRequest {
   /** @param id of the answer, which feedback on it names */
   answered(
     id: string,
-    model: { name: string; version: string; classes: readonly string[] },
+    model: Pick<ModelRecord, 'name' | 'version' | 'classes' | 'unknown'>,
     answer: PhotoAnswer,
     input: Statistics,
   ): void;
@@ -83,15 +85,18 @@ export function createPredictionLog(
       });
       return {
         measure: (photo) => (sampled ? { ...measureStatistics(photo, STRIDE) } : {}),
-        answered(id, { name, version, classes }, { scores, sketch }, input) {
+        answered(id, model, answer, input) {
           if (!sampled) return;
+          const { name, version, classes } = model;
+          const { scores, sketch, familiarity } = answer;
           const ranked = classes
             .map((label, index): [string, number] => [label, probability(scores[index])])
             .sort(([, one], [, other]) => other - one);
           add({
             ...common(id),
-            ...{ model: { name, version }, outcome: 'answered', code: null, weight: 1 / rate, input },
-            label: ranked[0]?.[0] ?? null,
+            ...{ model: { name, version }, outcome: 'answered', code: null, weight: 1 / rate },
+            input: familiarity === undefined ? input : { ...input, familiarity: shortened(familiarity) },
+            label: labelOf(model, answer),
             scores: Object.fromEntries(ranked.slice(0, MOST_SCORES)),
             sketch: { id: SKETCH.id, values: Array.from(sketch, shortened) },
           });

@@ -29,6 +29,11 @@ ROC AUC ${metrics.rocAuc.toFixed(3)}, expected calibration error ${percent(metri
 The test split is scored by evaluate: see evaluation.json.
 
 ## Limits
-It knows these classes alone: a photo of anything else is still given one of their names.
+${
+  model.unknown === undefined
+    ? 'A photo of anything else is still given one of their names.'
+    : `A photo whose features are less than ${model.unknown.threshold.toFixed(3)} like those of the nearest class (cosine) is answered "unknown":
+one of ${Math.round(1 / (1 - model.unknown.acceptance))} photos of the classes is, and not every photo of something else.`
+}
 `;
 }

@@ -69,7 +69,7 @@ async function trainModel(
   context: FunctionContext,
 ): Promise<ModelRecord> {
   const { model: name, dataset, extractor, seed } = stored;
-  const { head, trainingMs, metrics, serving } = await runJob<TrainJobs, 'train'>(
+  const { head, trainingMs, metrics, unknownThreshold, serving } = await runJob<TrainJobs, 'train'>(
     workerBeside(import.meta.url),
     'train',
     { settings, stored },
@@ -87,6 +87,7 @@ async function trainModel(
     preprocessing: { size: extractor.inputSize, resize: 'cover' as const, colour: 'rgb' as const },
     training: { runId, seed, backend, regularisation, temperature, crossValidation, trainingMs },
     metrics,
+    unknown: { threshold: unknownThreshold, acceptance: settings.UNKNOWN_ACCEPTANCE },
     productVersion: process.env.PRODUCT_VERSION ?? 'source',
     gitCommit,
   };

@@ -1,4 +1,4 @@
-import type { ObjectSettings, StoreSettings } from '../../shared/config.ts';
+import type { ObjectSettings } from '../../shared/config.ts';
 import { DandelionError } from '../../shared/errors.ts';
 import type { EventData, MetricsSummary } from '../../shared/events.ts';
 import { type JobTools, serveJobs } from '../../shared/function/compute-worker.ts';
@@ -6,12 +6,14 @@ import { closeDatabases, openDatabase } from '../../shared/stores/database.ts';
 import { type FeatureMatrix, readFeatures } from '../../shared/stores/features.ts';
 import { openObjects } from '../../shared/stores/objects.ts';
 import { trainHead } from '../../shared/vision/classifier.ts';
+import { learnFamiliarity } from '../../shared/vision/familiarity.ts';
 import { applyHead, type TrainedHead } from '../../shared/vision/head.ts';
 import { evaluateClassifier } from '../../shared/vision/metrics.ts';
+import type { TrainSettings } from './config.ts';
 import { buildServingGraph, type ServingGraph } from './serving-graph.ts';
 
 export interface TrainingRequest {
-  settings: ObjectSettings & Pick<StoreSettings, 'DATABASE_URL'>;
+  settings: ObjectSettings & Pick<TrainSettings, 'DATABASE_URL' | 'UNKNOWN_ACCEPTANCE'>;
   stored: EventData<'dev.dandelion.features.stored.v1'>;
 }
 
@@ -21,6 +23,8 @@ export interface Training {
   trainingMs: number;
   /** On the validation split. */
   metrics: MetricsSummary;
+  /** Below which familiarity a photo is of none of the classes. */
+  unknownThreshold: number;
   /** Undefined for features that no graph makes. */
   serving: ServingGraph | undefined;
 }
@@ -36,25 +40,30 @@ const jobs = {
     const classes = Object.keys(stored.dataset.classes).sort();
     const [training, validation] = await readSplits(settings.DATABASE_URL, stored);
     const started = performance.now();
-    const head = await trainHead(
-      {
-        features: training.features,
-        flippedFeatures: training.flippedFeatures,
-        labels: labelIndices(training, classes),
-        groups: training.groups,
-        dimension: stored.extractor.dimension,
-        classes,
-        seed: stored.seed,
-      },
+    const { dimension } = stored.extractor;
+    const own = {
+      features: training.features,
+      labels: labelIndices(training, classes),
+      groups: training.groups,
+    };
+    const trained = await trainHead(
+      { ...own, flippedFeatures: training.flippedFeatures, dimension, classes, seed: stored.seed },
       { signal: tools.signal, onProgress: (done, total) => tools.progress(done, total, 'training the head') },
     );
     const trainingMs = performance.now() - started;
 
-    const probabilities = applyHead(head, validation.features, validation.labels.length);
+    const probabilities = applyHead(trained, validation.features, validation.labels.length);
     const labels = labelIndices(validation, classes);
     const { summary } = evaluateClassifier(probabilities, labels, classes, { seed: stored.seed });
+    const { directions, threshold } = learnFamiliarity(
+      own,
+      { features: validation.features, labels },
+      { classes: classes.length, dimension },
+      settings.UNKNOWN_ACCEPTANCE,
+    );
+    const head = { ...trained, directions };
     const serving = await buildServingGraph(openObjects(settings), stored.extractor.id, head);
-    return { head, trainingMs, metrics: summary, serving };
+    return { head, trainingMs, metrics: summary, unknownThreshold: threshold, serving };
   },
 };
 export type TrainJobs = typeof jobs;

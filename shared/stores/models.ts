@@ -31,6 +31,8 @@ export const modelRecord = z.object({
   }),
   /** On the validation split; the test split belongs to evaluate. */
   metrics: metricsSummary,
+  /** A photo less familiar than the threshold is of none of the classes; models of earlier versions do not tell. */
+  unknown: z.object({ threshold: z.number(), acceptance: z.number() }).optional(),
   productVersion: z.string(),
   gitCommit: z.string().nullable(),
   files: z.record(z.string(), z.object({ digest: z.string(), sizeBytes: z.number().int() })),

@@ -8,6 +8,7 @@ import {
   openClassicalEngine,
   openEngine,
   type PhotoAnswer,
+  type RunOptions,
 } from '../vision/engine.ts';
 import { fetchModelFile, GRAPH_FILE, type ModelRecord, readModel, readModelFile } from './models.ts';
 import type { ObjectStore } from './objects.ts';
@@ -28,7 +29,7 @@ export interface ServedModel {
   /** @param pixels n x size x size x 3; returns n x classes probabilities in the order of `record.classes` */
   classify(pixels: Uint8Array, photos: number): Promise<Float32Array>;
   /** @param pixels size x size x 3 */
-  answer(pixels: Uint8Array): Promise<PhotoAnswer>;
+  answer(pixels: Uint8Array, options?: RunOptions): Promise<PhotoAnswer>;
   /** Its graph, for engines in other threads; a model on classical features has none. */
   graph?: ServingGraph;
   close(): Promise<void>;
@@ -112,7 +113,7 @@ function servedModel(record: ModelRecord, engine: Engine, graph: ServingGraph | 
     engine,
     sizeBytes: Object.values(record.files).reduce((sum, file) => sum + file.sizeBytes, 0),
     classify: (pixels, photos) => classifyPixels(engine, record.classes, pixels, photos),
-    answer: (pixels) => answerPhoto(engine, record.classes, pixels),
+    answer: (pixels, run) => answerPhoto(engine, record.classes, pixels, run),
     ...(graph && { graph }),
     close: () => engine.close(),
   };

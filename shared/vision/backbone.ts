@@ -5,6 +5,7 @@ import {
   elementType,
   encodeOnnx,
   floatTensor,
+  type OnnxGraph,
   type OnnxNode,
   type OnnxTensor,
   onnxModel,
@@ -259,10 +260,14 @@ export function backboneGraph(stateDict: StateDict, architecture = EFFICIENTNET_
 export interface LinearHead {
   weights: Float32Array;
   bias: Float32Array;
+  /** Mean direction of each class, row-major [classes, dimension] (see familiarity.ts). */
+  directions?: Float32Array | undefined;
 }
 
 /**
- * Joins backbone and head into one graph with a third output, `probabilities` [N, classes].
+ * Joins backbone and head into one graph: `probabilities` [N, classes]; `heat` [N, classes, side, side], whose mean over
+ * the places is the logit (class-activation maps, Zhou et al. 2016, https://arxiv.org/abs/1512.04150); and, where the
+ * head knows its classes' directions, `familiarity` [N, 1].
  *
  * @throws DandelionError `model-broken` when the backbone is no ONNX model or the head is for other features
  */
@@ -286,5 +291,53 @@ export function servingGraph(backboneOnnx: Uint8Array, head: LinearHead): Uint8A
     onnxNode('Softmax', ['logits'], graphNames.probabilities, { axis: 1 }),
   );
   model.graph.output.push(tensorValue(graphNames.probabilities, elementType.float, ['N', classes]));
+  addHeat(model.graph, head, dimension);
+  if (head.directions !== undefined) addFamiliarity(model.graph, head.directions, dimension);
   return encodeOnnx(model);
+}
+
+function addHeat({ initializer, node, output }: OnnxGraph, { weights, bias }: LinearHead, dimension: number) {
+  const map = output.find(({ name }) => name === graphNames.map);
+  const side = map === undefined ? undefined : shapeOf(map)[2];
+  if (side === undefined) return;
+  const classes = bias.length;
+  const kernel = transposed(weights, dimension, classes);
+  initializer.push(floatTensor('heat.kernel', [classes, dimension, 1, 1], kernel));
+  const input = [graphNames.map, 'heat.kernel', 'head.bias'];
+  node.push(onnxNode('Conv', input, graphNames.heat, { kernel_shape: [1, 1], strides: [1, 1] }));
+  output.push(tensorValue(graphNames.heat, elementType.float, ['N', classes, side, side]));
+}
+
+function addFamiliarity(
+  { initializer, node, output }: OnnxGraph,
+  directions: Float32Array,
+  dimension: number,
+) {
+  const classes = directions.length / dimension;
+  const columns = transposed(directions, classes, dimension);
+  initializer.push(
+    floatTensor('familiarity.directions', [dimension, classes], columns),
+    floatTensor('familiarity.none', [classes], new Float32Array(classes)),
+    // Features that are all 0 are like none.
+    floatTensor('familiarity.tiny', [], Float32Array.of(1e-12)),
+  );
+  node.push(
+    onnxNode(
+      'Gemm',
+      [graphNames.features, 'familiarity.directions', 'familiarity.none'],
+      'familiarity.products',
+    ),
+    onnxNode('ReduceMax', ['familiarity.products'], 'familiarity.nearest', { axes: [1], keepdims: 1 }),
+    onnxNode('ReduceL2', [graphNames.features], 'familiarity.norm', { axes: [1], keepdims: 1 }),
+    onnxNode('Add', ['familiarity.norm', 'familiarity.tiny'], 'familiarity.divisor'),
+    onnxNode('Div', ['familiarity.nearest', 'familiarity.divisor'], graphNames.familiarity),
+  );
+  output.push(tensorValue(graphNames.familiarity, elementType.float, ['N', 1]));
+}
+
+function transposed(matrix: Float32Array, rows: number, columns: number): Float32Array {
+  return Float32Array.from(
+    matrix,
+    (_, place) => matrix[(place % rows) * columns + Math.floor(place / rows)] ?? 0,
+  );
 }

@@ -94,6 +94,7 @@ export async function openOnnxRuntime(
   // Only what is asked for is copied out: the feature map is 49 times as large as the features.
   const wanted: string[] = [graphNames.features];
   if (shape.classes !== undefined) wanted.push(graphNames.probabilities);
+  if (shape.familiarity) wanted.push(graphNames.familiarity);
 
   if (optimised) inUse.set(session, graph);
   const core: EngineCore = {
@@ -103,18 +104,22 @@ export async function openOnnxRuntime(
       await session.release();
       inUse.delete(session);
     },
-    async runBatch(pixels, n) {
+    async runBatch(pixels, n, { heat = false }) {
       const image = new runtime.Tensor('uint8', pixels, [n, shape.inputSize, shape.inputSize, 3]);
-      const outputs = await session.run({ [graphNames.image]: image }, wanted);
+      const givesHeat = heat && shape.heatSide !== undefined;
+      const names = givesHeat ? [...wanted, graphNames.heat] : wanted;
+      const outputs = await session.run({ [graphNames.image]: image }, names);
       const floats = (name: string): Float32Array => {
         const data = outputs[name]?.data;
         if (data instanceof Float32Array) return data;
         throw new DandelionError('model-broken', `The graph's output "${name}" is not of 32-bit floats.`);
       };
-      const features = floats(graphNames.features);
-      return shape.classes === undefined
-        ? { features }
-        : { features, probabilities: floats(graphNames.probabilities) };
+      return {
+        features: floats(graphNames.features),
+        ...(shape.classes !== undefined && { probabilities: floats(graphNames.probabilities) }),
+        ...(shape.familiarity && { familiarity: floats(graphNames.familiarity) }),
+        ...(givesHeat && { heat: floats(graphNames.heat) }),
+      };
     },
   };
   return { core, shape };

@@ -133,6 +133,12 @@ function compileSimple(compiler: Compiler, node: OnnxNode): Step {
       return scalarOr((x, y) => tf.mul(x, y));
     case 'Add':
       return scalarOr((x, y) => tf.add(x, y));
+    case 'Div':
+      return scalarOr((x, y) => tf.div(x, y));
+    case 'ReduceMax':
+      return simple((x) => tf.max(x, attribute(node, 'axes')?.ints, true));
+    case 'ReduceL2':
+      return simple((x) => tf.norm(x, 'euclidean', attribute(node, 'axes')?.ints, true));
     case 'Clip': {
       const [low = 0, high = 0] = [second, third].map((name) => constant(graph, name).data[0]);
       return simple((x) => tf.clipByValue(x, low, high));
@@ -153,6 +159,11 @@ function compileSimple(compiler: Compiler, node: OnnxNode): Step {
     default:
       throw unsupported(`the operation ${node.opType}`);
   }
+}
+
+/** Images go out with their channels before rows and columns. */
+function asInOnnx(tf: TensorFlowCore, value: Tensor): Tensor {
+  return value.rank === 4 ? tf.transpose(value, [0, 3, 1, 2]) : value;
 }
 
 function compile(compiler: Compiler): Step[] {
@@ -181,9 +192,10 @@ export async function openTensorFlow(graph: OnnxGraph, shape: GraphShape): Promi
   const { tf, backend } = await loadTensorFlow();
   const compiler: Compiler = { tf, graph, kept: [] };
   const steps = compile(compiler);
-  const { inputSize, classes } = shape;
+  const { inputSize, classes, heatSide } = shape;
   const wanted: string[] = [graphNames.features];
   if (classes !== undefined) wanted.push(graphNames.probabilities);
+  if (shape.familiarity) wanted.push(graphNames.familiarity);
 
   return {
     name: backend,
@@ -192,16 +204,18 @@ export async function openTensorFlow(graph: OnnxGraph, shape: GraphShape): Promi
     async close() {
       tf.dispose(compiler.kept);
     },
-    async runBatch(pixels, n) {
+    async runBatch(pixels, n, { heat = false }) {
+      const names = heat && heatSide !== undefined ? [...wanted, graphNames.heat] : wanted;
       const outputs = tf.tidy(() => {
         const image = tf.tensor4d(Int32Array.from(pixels), [n, inputSize, inputSize, 3], 'int32');
         const values: Values = new Map([[graphNames.image, image]]);
         for (const step of steps) step(values);
-        return wanted.map((name) => valueNamed(values, name));
+        return names.map((name) => asInOnnx(tf, valueNamed(values, name)));
       });
-      const [features = NONE, probabilities] = outputs.map((output) => output.dataSync<'float32'>());
+      const arrays = outputs.map((output) => output.dataSync<'float32'>());
       tf.dispose(outputs);
-      return probabilities === undefined ? { features } : { features, probabilities };
+      const { features = NONE, ...others } = Object.fromEntries(names.map((name, i) => [name, arrays[i]]));
+      return { features, ...others };
     },
   };
 }

@@ -4,6 +4,7 @@ import { CLASSICAL_EXTRACTOR, classicalFeatures } from './classical.ts';
 import { decodePhoto } from './decode.ts';
 import { type DrawnClass, drawPhoto } from './drawn.ts';
 import { openClassicalEngine, openEngine } from './engine.ts';
+import { familiarityOf } from './familiarity.ts';
 import { applyHead } from './head.ts';
 import { decodeOnnx, encodeOnnx } from './onnx.ts';
 import { normal, seededRandom } from './random.ts';
@@ -24,6 +25,7 @@ function smallGraph(seed: number): Uint8Array {
   return servingGraph(backboneGraph(randomStateDict(SMALL_ARCHITECTURE, seed), SMALL_ARCHITECTURE), {
     weights: Float32Array.from({ length: 48 * 3 }, () => normal(random) / 4),
     bias: Float32Array.of(0, 0.1, -0.1),
+    directions: Float32Array.from({ length: 3 * 48 }, () => Math.abs(normal(random)) / 7),
   });
 }
 
@@ -35,7 +37,8 @@ describe('openEngine', () => {
     expect(native.name).toBe('onnxruntime-node');
     expect(wasm.name).toMatch(/^tfjs-/);
     const pixels = await drawnPixels(64, 5);
-    const [a, b] = await Promise.all([native.run(pixels, 5), wasm.run(pixels, 5)]);
+    const heat = true;
+    const [a, b] = await Promise.all([native.run(pixels, 5, { heat }), wasm.run(pixels, 5, { heat })]);
     await Promise.all([native.close(), wasm.close()]);
     expect(a.features.length).toBe(5 * 48);
     expect(new Set(a.features).size).toBeGreaterThan(100);
@@ -44,6 +47,40 @@ describe('openEngine', () => {
     for (const [i, value] of (a.probabilities ?? []).entries()) {
       expect(Math.abs(value - (b.probabilities?.[i] ?? 9))).toBeLessThan(1e-3);
     }
+    expect([a.familiarity?.length, a.heat?.length]).toEqual([5, 5 * 3 * 64]);
+    for (const output of ['familiarity', 'heat'] as const) {
+      for (const [i, value] of (a[output] ?? []).entries())
+        expect(Math.abs(value - (b[output]?.[i] ?? 9))).toBeLessThan(1e-3);
+    }
+  });
+
+  it('tells what each place of the photo adds: over all places it is the logit', async () => {
+    const engine = await openEngine(smallGraph(2));
+    const { probabilities = new Float32Array(), heat = new Float32Array() } = await engine.run(
+      await drawnPixels(64, 1),
+      1,
+      { heat: true },
+    );
+    await engine.close();
+    const places = heat.length / 3;
+    const logits = [0, 1, 2].map(
+      (c) => heat.subarray(c * places, (c + 1) * places).reduce((sum, value) => sum + value, 0) / places,
+    );
+    const powers = logits.map(Math.exp);
+    const sum = powers.reduce((a, b) => a + b, 0);
+    for (const [c, power] of powers.entries()) expect(probabilities[c]).toBeCloseTo(power / sum, 4);
+  });
+
+  it('finds a photo as familiar as the same calculation outside the graph', async () => {
+    const random = seededRandom(2);
+    const directions = Float32Array.from({ length: 3 * 48 }, () => normal(random) / 7);
+    const head = { weights: new Float32Array(48 * 3), bias: new Float32Array(3), directions };
+    const backbone = backboneGraph(randomStateDict(SMALL_ARCHITECTURE, 2), SMALL_ARCHITECTURE);
+    const engine = await openEngine(servingGraph(backbone, head));
+    const { features, familiarity = [] } = await engine.run(await drawnPixels(64, 3), 3);
+    await engine.close();
+    const expected = familiarityOf(directions, features, 3);
+    for (const [photo, value] of familiarity.entries()) expect(value).toBeCloseTo(expected[photo] ?? 9, 4);
   });
 
   it.each(['onnxruntime', 'wasm'] as const)(

@@ -2,6 +2,7 @@ import { DandelionError } from '../errors.ts';
 import type { LinearHead } from './backbone.ts';
 import { CLASSICAL_EXTRACTOR, classicalFeatures } from './classical.ts';
 import { type OnnxRuntimeOptions, openOnnxRuntime } from './engine-onnx.ts';
+import { familiarityOf } from './familiarity.ts';
 import { type GraphShape, graphShape } from './graph.ts';
 import { applyHead } from './head.ts';
 import { sketchFeatures } from './sketch.ts';
@@ -13,6 +14,15 @@ export interface EngineResult {
   features: Float32Array;
   /** Row-major [n, classes], rows sum to 1; only where the graph has a head. */
   probabilities?: Float32Array;
+  /** [n]: cosine with the nearest class (see familiarity.ts); only where the head knows its classes' directions. */
+  familiarity?: Float32Array;
+  /** Row-major [n, classes, side, side]: what each place adds to each class; only where asked for and the graph has it. */
+  heat?: Float32Array;
+}
+
+export interface RunOptions {
+  /** Gives `heat` too. */
+  heat?: boolean | undefined;
 }
 
 /** Turns photos into features and, with a head, into class probabilities. */
@@ -23,11 +33,13 @@ export interface Engine {
   readonly featureDimension: number;
   /** Number of classes; undefined without a head. */
   readonly classes: number | undefined;
+  /** Places along a side of the heat; undefined where the graph has none. */
+  readonly heatSide: number | undefined;
   /**
    * Runs `n` photos; `pixels` is uint8 [n, inputSize, inputSize, 3], RGB, row-major. Many photos are run in
    * small batches with the event loop served between them.
    */
-  run(pixels: Uint8Array, n: number): Promise<EngineResult>;
+  run(pixels: Uint8Array, n: number, options?: RunOptions): Promise<EngineResult>;
   /** Gives back native memory; the engine must not be run afterwards. */
   close(): Promise<void>;
 }
@@ -44,7 +56,7 @@ export interface EngineCore {
   readonly name: EngineName;
   /** Photos it takes at once: as few as give its full throughput, for a batch blocks the event loop. */
   readonly batch: number;
-  runBatch(pixels: Uint8Array, n: number): Promise<EngineResult>;
+  runBatch(pixels: Uint8Array, n: number, options: RunOptions): Promise<EngineResult>;
   close(): Promise<void>;
 }
 
@@ -85,7 +97,14 @@ export async function openEngine(graph: Uint8Array, options: EngineOptions = {})
  */
 export function openClassicalEngine(head?: LinearHead): Engine {
   const { dimension } = CLASSICAL_EXTRACTOR;
-  const shape = { inputSize: CLASSICAL_INPUT_SIZE, featureDimension: dimension, classes: head?.bias.length };
+  const directions = head?.directions;
+  const shape = {
+    inputSize: CLASSICAL_INPUT_SIZE,
+    featureDimension: dimension,
+    classes: head?.bias.length,
+    familiarity: directions !== undefined,
+    heatSide: undefined,
+  };
   const photoLength = CLASSICAL_INPUT_SIZE ** 2 * 3;
   const core: EngineCore = {
     name: 'classical',
@@ -97,7 +116,11 @@ export function openClassicalEngine(head?: LinearHead): Engine {
         const part = pixels.subarray(photo * photoLength, (photo + 1) * photoLength);
         features.set(classicalFeatures(part, CLASSICAL_INPUT_SIZE), photo * dimension);
       }
-      return head === undefined ? { features } : { features, probabilities: applyHead(head, features, n) };
+      return {
+        features,
+        ...(head && { probabilities: applyHead(head, features, n) }),
+        ...(directions && { familiarity: familiarityOf(directions, features, n) }),
+      };
     },
   };
   return batched(core, shape);
@@ -126,6 +149,10 @@ export interface PhotoAnswer {
   scores: Float32Array;
   /** Of its features; see sketch.ts. */
   sketch: Float32Array;
+  /** Cosine with the nearest class (see familiarity.ts); undefined for a model that does not tell. */
+  familiarity?: number | undefined;
+  /** Row-major [classes, side, side]: what each place adds to each class; only where asked for. */
+  heat?: Float32Array | undefined;
 }
 
 /**
@@ -138,9 +165,11 @@ export async function answerPhoto(
   engine: Engine,
   classes: readonly string[],
   pixels: Uint8Array,
+  options: RunOptions = {},
 ): Promise<PhotoAnswer> {
-  const { features, probabilities } = await engine.run(pixels, 1);
-  return { scores: checkedScores(probabilities, classes.length), sketch: sketchFeatures(features) };
+  const { features, probabilities, familiarity, heat } = await engine.run(pixels, 1, options);
+  const scores = checkedScores(probabilities, classes.length);
+  return { scores, sketch: sketchFeatures(features), familiarity: familiarity?.[0], heat };
 }
 
 /** @throws DandelionError `model-broken` */
@@ -163,25 +192,43 @@ function batched(core: EngineCore, shape: GraphShape): Engine {
     featureDimension,
     classes,
     close: () => core.close(),
-    async run(pixels, n) {
+    heatSide: shape.heatSide,
+    async run(pixels, n, options = {}) {
       if (pixels.length !== n * photoLength) {
         throw new DandelionError(
           'internal',
           `${n} photos of ${inputSize} pixels are ${n * photoLength} bytes; the engine got ${pixels.length}.`,
         );
       }
-      if (n > 0 && n <= batch) return core.runBatch(pixels, n);
-      const features = new Float32Array(n * featureDimension);
-      const probabilities = new Float32Array(n * (classes ?? 0));
+      if (n > 0 && n <= batch) return core.runBatch(pixels, n, options);
+      const parts: EngineResult[] = [];
       for (let start = 0; start < n; start += batch) {
         const count = Math.min(batch, n - start);
         const part = pixels.subarray(start * photoLength, (start + count) * photoLength);
-        const result = await core.runBatch(part, count);
-        features.set(result.features, start * featureDimension);
-        if (result.probabilities) probabilities.set(result.probabilities, start * (classes ?? 0));
+        parts.push(await core.runBatch(part, count, options));
         await new Promise(setImmediate);
       }
-      return classes === undefined ? { features } : { features, probabilities };
+      return joined(parts, classes);
     },
+  };
+}
+
+function joined(parts: readonly EngineResult[], classes: number | undefined): EngineResult {
+  const concat = (name: keyof EngineResult): Float32Array => {
+    const arrays = parts.map((part) => part[name] ?? new Float32Array());
+    const whole = new Float32Array(arrays.reduce((length, array) => length + array.length, 0));
+    let start = 0;
+    for (const array of arrays) {
+      whole.set(array, start);
+      start += array.length;
+    }
+    return whole;
+  };
+  const [first] = parts;
+  return {
+    features: concat('features'),
+    ...(classes !== undefined && { probabilities: concat('probabilities') }),
+    ...(first?.familiarity && { familiarity: concat('familiarity') }),
+    ...(first?.heat && { heat: concat('heat') }),
   };
 }

@@ -10,6 +10,10 @@ export const graphNames = {
   map: 'map',
   /** float32 [N, classes], only with a head. */
   probabilities: 'probabilities',
+  /** float32 [N, 1]: cosine with the nearest class (see familiarity.ts), only where the head knows its classes' directions. */
+  familiarity: 'familiarity',
+  /** float32 [N, classes, side, side], only with a head: what each place of the map adds to each class. */
+  heat: 'heat',
 } as const;
 
 /** Lengths that a graph's inputs and outputs declare. */
@@ -17,6 +21,10 @@ export interface GraphShape {
   inputSize: number;
   featureDimension: number;
   classes: number | undefined;
+  /** Whether it tells how familiar a photo is. */
+  familiarity: boolean;
+  /** Places along a side of the heat; undefined without it. */
+  heatSide: number | undefined;
 }
 
 /**
@@ -35,5 +43,11 @@ export function graphShape(lengths: (name: string) => (number | undefined)[] | u
       'The graph needs an input "image" [N, size, size, 3] and an output "features" [N, dimension]; store it again.',
     );
   }
-  return { inputSize, featureDimension, classes: lengths(graphNames.probabilities)?.[1] };
+  return {
+    inputSize,
+    featureDimension,
+    classes: lengths(graphNames.probabilities)?.[1],
+    familiarity: lengths(graphNames.familiarity) !== undefined,
+    heatSide: lengths(graphNames.heat)?.[2],
+  };
 }

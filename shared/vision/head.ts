@@ -34,6 +34,8 @@ const headSchema = z.object({
   dimension: z.number().int().positive(),
   weights: floats,
   bias: floats,
+  /** Heads of earlier versions have none. */
+  directions: floats.optional(),
   temperature: z.number().positive(),
   regularisation: z.number().positive(),
   crossValidation: crossValidationSchema,
@@ -104,8 +106,14 @@ function base64(values: Float32Array): string {
 
 /** The head as a JSON file (UTF-8); weights as base64 of little-endian 32-bit floats. */
 export function serialiseHead(head: TrainedHead): Uint8Array {
-  const { weights, bias, ...rest } = head;
-  const file = { format: 'dandelion-head-v1', ...rest, weights: base64(weights), bias: base64(bias) };
+  const { weights, bias, directions, ...rest } = head;
+  const file = {
+    format: 'dandelion-head-v1',
+    ...rest,
+    weights: base64(weights),
+    bias: base64(bias),
+    ...(directions && { directions: base64(directions) }),
+  };
   return Buffer.from(JSON.stringify(file));
 }
 
@@ -117,7 +125,11 @@ export function serialiseHead(head: TrainedHead): Uint8Array {
 export function parseHead(bytes: Uint8Array): TrainedHead {
   const { format: _, ...head } = parseFile(bytes);
   const classes = head.classes.length;
-  if (head.bias.length !== classes || head.weights.length !== classes * head.dimension) {
+  const { length: numbers = classes * head.dimension } = head.directions ?? {};
+  if (
+    head.bias.length !== classes ||
+    [head.weights.length, numbers].some((n) => n !== classes * head.dimension)
+  ) {
     throw new DandelionError('model-broken', 'The head has weights for other classes; train again.');
   }
   return head;

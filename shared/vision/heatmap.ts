@@ -1,0 +1,53 @@
+import sharp from 'sharp';
+
+/** Where a photo speaks for a class. */
+export interface Heatmap {
+  /** Places along a side of the square that the model looked at. */
+  side: number;
+  /** Row-major [side, side], 0 to 1: how much a place speaks for the class rather than for its strongest rival. */
+  values: Float32Array;
+}
+
+/** Width and height of the overlay in pixels; whoever shows it stretches it over the photo. */
+const OVERLAY_SIZE = 112;
+/** The strongest place still lets the photo through. */
+const OPACITY = 0.7;
+
+/**
+ * A class-activation map (Zhou et al. 2016, https://arxiv.org/abs/1512.04150): the head's weights applied to each place
+ * of the last feature map. Taken against the strongest rival, for only the difference of two logits decides, and what
+ * speaks against the class is left out.
+ *
+ * @param heat row-major [classes, side, side], what each place adds to each class
+ * @param rows probabilities or logits in the order of the classes, [classes]
+ * @param label index of the class to explain
+ */
+export function classHeatmap(heat: Float32Array, scores: ArrayLike<number>, label: number): Heatmap {
+  const places = heat.length / scores.length;
+  const rivals = Array.from(scores, (score, index) => ({ score, index })).filter(
+    ({ index }) => index !== label,
+  );
+  const rival = rivals.reduce((best, other) => (other.score > best.score ? other : best)).index;
+  const values = Float32Array.from({ length: places }, (_, place) =>
+    Math.max(0, (heat[label * places + place] ?? 0) - (heat[rival * places + place] ?? 0)),
+  );
+  const highest = values.reduce((a, b) => Math.max(a, b), 0);
+  return { side: Math.sqrt(places), values: highest === 0 ? values : values.map((value) => value / highest) };
+}
+
+/**
+ * The heatmap as a picture to lay over the square of the photo that the model looked at: the hotter a place, the redder
+ * and the less transparent.
+ *
+ * @returns a PNG file with transparency
+ */
+export async function heatmapOverlay({ side, values }: Heatmap): Promise<Buffer> {
+  const pixels = Buffer.alloc(side * side * 4);
+  for (const [place, value] of values.entries()) {
+    pixels.set([255, Math.round(220 * (1 - value)), 0, Math.round(255 * OPACITY * value)], place * 4);
+  }
+  return sharp(pixels, { raw: { width: side, height: side, channels: 4 } })
+    .resize(OVERLAY_SIZE, OVERLAY_SIZE, { kernel: 'cubic', fit: 'fill' })
+    .png({ compressionLevel: 1 })
+    .toBuffer();
+}
