@@ -30,8 +30,11 @@ export interface Prediction {
   explanation?: Explanation;
 }
 
+/** Whether an answer comes with its explanation; `auto`: where the model can give one. */
+export const explainChoices = ['true', 'auto', 'false'] as const;
+
 export interface ClassifyOptions {
-  explain?: boolean;
+  explain?: (typeof explainChoices)[number];
 }
 
 /**
@@ -43,9 +46,9 @@ export async function classifyPhoto(
   model: LoadedModel,
   bytes: Uint8Array,
   noted: NotedRequest,
-  { explain = false }: ClassifyOptions = {},
+  { explain = 'false' }: ClassifyOptions = {},
 ): Promise<Prediction> {
-  const run = explain ? explaining(model) : model.answer;
+  const run = explain === 'false' ? model.answer : explaining(model, explain);
   const photo = await decodePhoto(bytes, { size: model.inputSize });
   const answering = run(photo.pixels);
   // While the engine works in its own threads.
@@ -77,8 +80,12 @@ function likeliest(scores: Float32Array): number {
   return scores.indexOf(Math.max(...scores));
 }
 
-function explaining({ record, explain }: LoadedModel): LoadedModel['answer'] {
+function explaining(
+  { record, explain, answer }: LoadedModel,
+  wanted: 'true' | 'auto',
+): LoadedModel['answer'] {
   if (explain !== undefined) return explain;
+  if (wanted === 'auto') return answer;
   throw new DandelionError(
     'explanation-unavailable',
     `Model ${record.version} cannot say where it looked: it has no feature map. Train it again with a backbone, or leave explain out.`,

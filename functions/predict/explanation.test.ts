@@ -126,11 +126,14 @@ describe('an explanation', () => {
     expect(picture).toMatchObject({ format: 'png', hasAlpha: true });
   });
 
-  it('is refused by name by a model without a feature map', async () => {
+  it('is refused by name by a model without a feature map, and left out where it was only wished for', async () => {
     const ask = await serve(plain);
     expect(await ask(await drawPhoto('grass', 2), '?explain=true')).toMatchObject({
       status: 422,
       code: 'explanation-unavailable',
     });
+    const answer = await ask(await drawPhoto('grass', 2), '?explain=auto');
+    expect(answer.status).toBe(200);
+    expect(answer).not.toHaveProperty('explanation');
   });
 });

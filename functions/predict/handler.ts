@@ -4,7 +4,7 @@ import type { FunctionContext, FunctionEvent, InitContext } from '../../shared/f
 import { openObjects } from '../../shared/stores/objects.ts';
 import { loadDecoders } from '../../shared/vision/decode.ts';
 import { loadJpegTurbo } from '../../shared/vision/jpeg.ts';
-import { type ClassifyOptions, classifyPhoto, classifyPhotos } from './classify.ts';
+import { type ClassifyOptions, classifyPhoto, classifyPhotos, explainChoices } from './classify.ts';
 import { BODY_LIMIT_BYTES, type PredictSettings, predictSettings } from './config.ts';
 import { type LoadedModel, type ModelRegistry, openModels } from './models.ts';
 import { answerInferenceProtocol } from './open-inference.ts';
@@ -62,7 +62,7 @@ async function answerRequest(
   if (event.method !== 'POST') throw new DandelionError('method-not-allowed', 'POST a photo to /.');
 
   const startedAt = performance.now();
-  const options = { explain: event.query.explain === 'true' };
+  const options = { explain: readExplain(event.query.explain) };
   const { photos, many } = await readPhotos(event, settings, context.signal);
   const answer = await models.withModel(undefined, async (model) => {
     const predictions = many
@@ -73,6 +73,14 @@ async function answerRequest(
   });
   if (event.cloudEvent === undefined) return answer;
   return context.result('dev.dandelion.prediction.made.v1', answer, answer.model.version);
+}
+
+/** @throws DandelionError `bad-request` */
+function readExplain(asked: FunctionEvent['query'][string]): ClassifyOptions['explain'] {
+  if (asked === undefined) return 'false';
+  const choice = explainChoices.find((known) => known === asked);
+  if (choice !== undefined) return choice;
+  throw new DandelionError('bad-request', `explain is one of ${explainChoices.join(', ')}, not "${asked}".`);
 }
 
 function classifyOnly(

@@ -1,6 +1,7 @@
 /**
  * @typedef {{ id: string, label: string, classes: { name: string, share: number }[],
- *   model: { name: string, version: string }, latencyMs: number }} Prediction classes: most likely first
+ *   model: { name: string, version: string }, latencyMs: number,
+ *   explanation: { label: string, overlay: string } | undefined }} Prediction classes: most likely first
  * @typedef {{ code: string, title: string, detail: string, status: number }} Problem status 0: no answer came
  * @typedef {{ kind: 'answer', prediction: Prediction }
  *   | { kind: 'problem', problem: Problem, retryAfterMs: number | undefined }} Outcome
@@ -21,7 +22,7 @@ const passing = [429, 502, 503, 504];
  */
 export async function askPrediction(url, photo) {
   try {
-    const response = await fetch(url, {
+    const response = await fetch(withExplanation(url), {
       method: 'POST',
       headers: { accept: 'application/json', 'content-type': mediaTypeOf(photo) },
       body: photo,
@@ -36,6 +37,13 @@ export async function askPrediction(url, photo) {
       status: 0,
     });
   }
+}
+
+/** @param {string} url */
+function withExplanation(url) {
+  const explained = new URL(url, location.href);
+  explained.searchParams.set('explain', 'auto');
+  return explained;
 }
 
 /** @param {File} photo */
@@ -97,7 +105,15 @@ function readPrediction(body) {
     classes,
     model: { name: textOr(body.model?.name, 'model'), version: textOr(body.model?.version, '') },
     latencyMs: Number(body.latencyMs) || 0,
+    explanation: readExplanation(body.explanation),
   };
+}
+
+/** @param {any} explanation */
+function readExplanation(explanation) {
+  const { label, overlay } = explanation ?? {};
+  const isPicture = typeof overlay === 'string' && overlay.startsWith('data:image/png;base64,');
+  return isPicture ? { label: textOr(label, ''), overlay } : undefined;
 }
 
 /**

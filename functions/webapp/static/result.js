@@ -1,4 +1,5 @@
 import { bar, byId, element } from './dom.js';
+import { explanationSwitch } from './explanation.js';
 import { feedbackPart } from './feedback.js';
 import { formatDuration, formatShare, formatSize } from './format.js';
 import { isPassing, isWaitingForModel } from './prediction.js';
@@ -85,7 +86,7 @@ function resultParts(entry, waiting, { retry, feedbackUrl }) {
  * @param {number} roundTripMs
  */
 function answerParts(prediction, roundTripMs) {
-  const { label, classes, model, latencyMs } = prediction;
+  const { label, classes, model, latencyMs, explanation } = prediction;
   const share = shareOfLabel(prediction);
   const items = classes.map(({ name, share }) =>
     element(
@@ -102,6 +103,7 @@ function answerParts(prediction, roundTripMs) {
     element('p', { class: 'verdict-lead' }, leadOf(share)),
     element('p', { class: 'verdict' }, label),
     list,
+    ...(explanation === undefined ? [] : [explanationSwitch(explanation)]),
     element(
       'dl',
       { class: 'facts' },
