@@ -5,6 +5,7 @@ import type { OpenRequest, PredictJobs } from './worker.ts';
 
 /** The threads only hold messages in JavaScript; their engines' memory is not in this. */
 const HEAP_LIMIT_MB = 64;
+const NEW_OBJECTS_MB = 2;
 
 /**
  * Opens an engine in a thread of its own, on one core.
@@ -16,7 +17,7 @@ export async function startEngineThread(request: OpenRequest, log: Logger): Prom
   const compute = startCompute<PredictJobs>(
     workerBeside(import.meta.url),
     { signal, log, progress: () => {} },
-    { heapLimitMb: HEAP_LIMIT_MB },
+    { heapLimitMb: HEAP_LIMIT_MB, newObjectsMb: NEW_OBJECTS_MB },
   );
   try {
     await compute.run('open', request);
@@ -24,9 +25,19 @@ export async function startEngineThread(request: OpenRequest, log: Logger): Prom
     await compute.close();
     throw error;
   }
+  const slots: Uint8Array[] = [];
   return {
-    // Copied, not moved: should the thread die, the photo is run again elsewhere.
-    answer: (pixels) => compute.run('answer', pixels),
+    // Copied, not moved: should the thread die, the photo is run again elsewhere. And into memory that both threads see,
+    // which is used again: buffers of their own would wait for garbage collections, some 10 MB of them in each thread.
+    async answer(pixels) {
+      const slot = slots.pop() ?? new Uint8Array(new SharedArrayBuffer(pixels.length));
+      slot.set(pixels);
+      try {
+        return await compute.run('answer', slot);
+      } finally {
+        slots.push(slot);
+      }
+    },
     close: () => compute.close(),
   };
 }

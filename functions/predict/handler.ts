@@ -2,7 +2,6 @@ import { readConfig } from '../../shared/config.ts';
 import { DandelionError } from '../../shared/errors.ts';
 import type { FunctionContext, FunctionEvent, InitContext } from '../../shared/function/types.ts';
 import { openObjects } from '../../shared/stores/objects.ts';
-import { loadDecoders } from '../../shared/vision/decode.ts';
 import { loadJpegTurbo } from '../../shared/vision/jpeg.ts';
 import { type ClassifyOptions, classifyPhoto, classifyPhotos, explainChoices } from './classify.ts';
 import { BODY_LIMIT_BYTES, type PredictSettings, predictSettings } from './config.ts';
@@ -13,8 +12,6 @@ import { createPredictionLog, type NotedRequest, type PredictionLog } from './pr
 
 export const open = true;
 export const bodyLimitBytes = BODY_LIMIT_BYTES;
-
-const DECODERS_AFTER_MS = 1000;
 
 let settings: PredictSettings;
 let models: ModelRegistry;
@@ -28,8 +25,6 @@ export async function init({ env, log, emit }: InitContext): Promise<void> {
   predictionLog = createPredictionLog(settings, emit);
   const [opened] = await Promise.all([openModels(openObjects(settings), settings, log), loadJpegTurbo()]);
   models = opened;
-  // The others when the first requests, which a start from zero is for, are through.
-  setTimeout(() => void loadDecoders(), DECODERS_AFTER_MS).unref();
 }
 
 export async function shutdown(): Promise<void> {

@@ -12,12 +12,23 @@ export interface OpenRequest {
 }
 
 let opened: { engine: Engine; classes: readonly string[] } | undefined;
+/** onnxruntime takes no memory that threads share. */
+let input = new Uint8Array();
+let answering: Promise<unknown> = Promise.resolve();
 
 /** The graph's bytes (13 MB) would stay: what this thread does afterwards makes too little garbage for a collection. */
 function collectGarbage(): void {
   setFlagsFromString('--expose-gc');
   const collect: unknown = runInNewContext('gc');
   if (typeof collect === 'function') collect();
+}
+
+function answerCopy(pixels: Uint8Array): Promise<PhotoAnswer> {
+  if (opened === undefined)
+    throw new DandelionError('internal', 'Open a model before photos are classified.');
+  if (input.length !== pixels.length) input = new Uint8Array(pixels.length);
+  input.set(pixels);
+  return answerPhoto(opened.engine, opened.classes, input);
 }
 
 const jobs = {
@@ -29,11 +40,11 @@ const jobs = {
     if (!optimised) setImmediate(collectGarbage);
   },
 
-  /** What the model says of one photo, `size * size * 3` bytes. */
+  /** What the model says of one photo, `size * size * 3` bytes; one after the other. */
   answer(pixels: Uint8Array): Promise<PhotoAnswer> {
-    if (opened === undefined)
-      throw new DandelionError('internal', 'Open a model before photos are classified.');
-    return answerPhoto(opened.engine, opened.classes, pixels);
+    const answer = answering.then(() => answerCopy(pixels));
+    answering = answer.catch(() => {});
+    return answer;
   },
 };
 export type PredictJobs = typeof jobs;

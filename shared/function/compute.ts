@@ -18,6 +18,8 @@ export type ComputeContext = Pick<FunctionContext, 'signal' | 'log' | 'progress'
 export interface ComputeOptions {
   /** Largest JavaScript heap of the worker in MiB; typed arrays are not in it. Default: that of the process. */
   heapLimitMb?: number;
+  /** Room in it for new objects, in MiB: where few are made, it need not be large. Default: that of the process. */
+  newObjectsMb?: number;
 }
 
 /** A worker thread with jobs, so that whatever blocks there, the main thread answers. */
@@ -80,13 +82,16 @@ interface Pending {
 export function startCompute<Jobs extends JobTable>(
   file: URL,
   context: ComputeContext,
-  { heapLimitMb }: ComputeOptions = {},
+  { heapLimitMb, newObjectsMb }: ComputeOptions = {},
 ): Compute<Jobs> {
   const { signal, log } = context;
   const workerData: WorkerData = { level: log.level };
   const worker = new Worker(file, {
     workerData,
-    ...(heapLimitMb === undefined ? {} : { resourceLimits: { maxOldGenerationSizeMb: heapLimitMb } }),
+    resourceLimits: {
+      ...(heapLimitMb === undefined ? {} : { maxOldGenerationSizeMb: heapLimitMb }),
+      ...(newObjectsMb === undefined ? {} : { maxYoungGenerationSizeMb: newObjectsMb }),
+    },
   });
   const tell = (message: ToWorker, moved: ArrayBuffer[] = []) => worker.postMessage(message, moved);
   const pending = new Map<number, Pending>();

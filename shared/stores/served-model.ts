@@ -1,5 +1,4 @@
 import { DandelionError, toDandelionError } from '../errors.ts';
-import { parseHead } from '../vision/classifier.ts';
 import {
   answerPhoto,
   classifyPixels,
@@ -10,6 +9,7 @@ import {
   type PhotoAnswer,
   type RunOptions,
 } from '../vision/engine.ts';
+import { parseHead } from '../vision/head.ts';
 import { fetchModelFile, GRAPH_FILE, type ModelRecord, readModel, readModelFile } from './models.ts';
 import type { ObjectStore } from './objects.ts';
 import { findOptimisedGraph, storeOptimisedGraph } from './optimised-graph.ts';
