@@ -3,6 +3,7 @@ import { DandelionError, type Problem, toProblem } from '../../shared/errors.ts'
 import { decodePhoto } from '../../shared/vision/decode.ts';
 import type { PhotoAnswer } from '../../shared/vision/engine.ts';
 import type { LoadedModel } from './models.ts';
+import { withPhotoMemory } from './photo-memory.ts';
 import type { NotedRequest } from './prediction-log.ts';
 
 /** What a photo is called that is like none of the classes. */
@@ -49,11 +50,13 @@ export async function classifyPhoto(
   { explain = 'false' }: ClassifyOptions = {},
 ): Promise<Prediction> {
   const run = explain === 'false' ? model.answer : explaining(model, explain);
-  const photo = await decodePhoto(bytes, { size: model.inputSize });
-  const answering = run(photo.pixels);
-  // While the engine works in its own threads.
-  const input = noted.measure(photo);
-  const answer = await answering;
+  const size = model.inputSize;
+  const { answer, input } = await withPhotoMemory(size * size * 3, async (memory) => {
+    const photo = await decodePhoto(bytes, { size, memory });
+    const answering = run(photo.pixels);
+    // While the engine works in its own threads.
+    return { input: noted.measure(photo), answer: await answering };
+  });
   const id = randomUUID();
   noted.answered(id, model.record, answer, input);
   const { scores, familiarity } = answer;

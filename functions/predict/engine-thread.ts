@@ -25,19 +25,9 @@ export async function startEngineThread(request: OpenRequest, log: Logger): Prom
     await compute.close();
     throw error;
   }
-  const slots: Uint8Array[] = [];
   return {
-    // Copied, not moved: should the thread die, the photo is run again elsewhere. And into memory that both threads see,
-    // which is used again: buffers of their own would wait for garbage collections, some 10 MB of them in each thread.
-    async answer(pixels) {
-      const slot = slots.pop() ?? new Uint8Array(new SharedArrayBuffer(pixels.length));
-      slot.set(pixels);
-      try {
-        return await compute.run('answer', slot);
-      } finally {
-        slots.push(slot);
-      }
-    },
+    // Not moved: should the thread die, the photo is run again elsewhere.
+    answer: (pixels) => compute.run('answer', pixels),
     close: () => compute.close(),
   };
 }

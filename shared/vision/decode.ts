@@ -25,11 +25,6 @@ function loadSharp(): Promise<SharpPackage> {
   return loading;
 }
 
-/** Loads every decoder, so that the first photo does not wait for it. */
-export async function loadDecoders(): Promise<void> {
-  await Promise.all([loadJpegTurbo(), loadSharp()]);
-}
-
 export const photoFormats = ['jpeg', 'png', 'webp', 'avif', 'gif'] as const;
 export type PhotoFormat = (typeof photoFormats)[number];
 
@@ -56,6 +51,8 @@ export interface HeaderLimits {
 export interface DecodeOptions extends HeaderLimits {
   /** Side of the square to decode to, in pixels; default 224. */
   size?: number;
+  /** Where the pixels go, `size * size * 3` bytes; new memory by default. */
+  memory?: Uint8Array;
 }
 
 /** In pixels. */
@@ -132,7 +129,7 @@ function checkPixels({ width, height }: Size, maxPixels: number): void {
  */
 export async function decodePhoto(
   bytes: Uint8Array,
-  { size = 224, maxPixels = defaultMaxPixels }: DecodeOptions = {},
+  { size = 224, maxPixels = defaultMaxPixels, memory = new Uint8Array(size * size * 3) }: DecodeOptions = {},
 ): Promise<DecodedPhoto> {
   const format = recognise(bytes);
   const plain = format === 'jpeg' ? sizeOfPlainJpeg(bytes) : undefined;
@@ -140,7 +137,7 @@ export async function decodePhoto(
     checkPixels(plain, maxPixels);
     await loadJpegTurbo();
     const image = decodePlainJpeg(bytes, plain);
-    if (image !== undefined) return { format, ...plain, size, pixels: resizeToCover(image, size) };
+    if (image !== undefined) return { format, ...plain, size, pixels: resizeToCover(image, size, memory) };
   }
   const { width, height } = await readHeader(bytes, { maxPixels });
   const open = await loadSharp();
@@ -152,8 +149,8 @@ export async function decodePhoto(
     limitInputPixels: maxPixels,
   });
   const pixels = await (isForLibvips({ width, height }, size)
-    ? scaleByLibvips(image, { width, height }, size)
-    : scaleWhole(image, size)
+    ? scaleByLibvips(image, { width, height }, size, memory)
+    : scaleWhole(image, size, memory)
   ).catch((error: unknown) => {
     throw damaged(format, error);
   });
@@ -165,17 +162,22 @@ function isForLibvips({ width, height }: Size, size: number): boolean {
   return Math.min(width, height) >= times * size || width * height > pixels;
 }
 
-async function scaleWhole(image: Sharp, size: number): Promise<Uint8Array> {
+async function scaleWhole(image: Sharp, size: number, memory: Uint8Array): Promise<Uint8Array> {
   const { data, info } = await image
     .flatten({ background: '#ffffff' })
     .toColourspace('srgb')
     .ensureAlpha()
     .raw({ depth: 'uchar' })
     .toBuffer({ resolveWithObject: true });
-  return resizeToCover({ data, width: info.width, height: info.height }, size);
+  return resizeToCover({ data, width: info.width, height: info.height }, size, memory);
 }
 
-async function scaleByLibvips(image: Sharp, { width, height }: Size, size: number): Promise<Uint8Array> {
+async function scaleByLibvips(
+  image: Sharp,
+  { width, height }: Size,
+  size: number,
+  memory: Uint8Array,
+): Promise<Uint8Array> {
   const isStrip = Math.max(width, height) > longestStrip * Math.min(width, height);
   // libvips decodes only the rows it needs: cut to the centre by `cover`, a tall photo whose file ends early
   // would pass. Scaling all of it reads to the end, and the cut costs little here.
@@ -185,15 +187,17 @@ async function scaleByLibvips(image: Sharp, { width, height }: Size, size: numbe
     .toColourspace('srgb')
     .raw({ depth: 'uchar' })
     .toBuffer({ resolveWithObject: true });
-  return cutCentre(data, info.width, info.height, size);
+  return cutCentre({ pixels: data, width: info.width, height: info.height }, size, memory);
 }
 
 /** Copies the centred square out of RGB pixels (row-major); the odd pixel stays at the right or bottom. */
-function cutCentre(pixels: Uint8Array, width: number, height: number, size: number): Uint8Array {
-  if (width === size && height === size) return pixels;
+function cutCentre(
+  { pixels, width, height }: Size & { pixels: Uint8Array },
+  size: number,
+  square: Uint8Array,
+): Uint8Array {
   const left = Math.floor((width - size) / 2);
   const top = Math.floor((height - size) / 2);
-  const square = new Uint8Array(size * size * 3);
   for (let y = 0; y < size; y++) {
     const from = ((top + y) * width + left) * 3;
     square.set(pixels.subarray(from, from + size * 3), y * size * 3);

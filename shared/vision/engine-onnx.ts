@@ -105,7 +105,9 @@ export async function openOnnxRuntime(
       inUse.delete(session);
     },
     async runBatch(pixels, n, { heat = false }) {
-      const image = new runtime.Tensor('uint8', pixels, [n, shape.inputSize, shape.inputSize, 3]);
+      // It takes no memory that threads share.
+      const owned = pixels.buffer instanceof SharedArrayBuffer ? pixels.slice() : pixels;
+      const image = new runtime.Tensor('uint8', owned, [n, shape.inputSize, shape.inputSize, 3]);
       const givesHeat = heat && shape.heatSide !== undefined;
       const names = givesHeat ? [...wanted, graphNames.heat] : wanted;
       const outputs = await session.run({ [graphNames.image]: image }, names);

@@ -29,9 +29,14 @@ const HALF_GREEN = 0x80;
  * of antialiased resizing in PyTorch. Only what the square needs is computed, horizontally first, in whole numbers,
  * so that every platform gets the same bytes. A 275 x 183 photo takes 0.45 ms to 224 pixels; libvips takes 2.8.
  *
- * @returns `size * size * 3` bytes: red, green, blue (HWC)
+ * @param result where the pixels go, `size * size * 3` bytes; new memory by default
+ * @returns `result`: red, green, blue (HWC)
  */
-export function resizeToCover({ data, width, height }: PackedImage, size: number): Uint8Array {
+export function resizeToCover(
+  { data, width, height }: PackedImage,
+  size: number,
+  result: Uint8Array = new Uint8Array(size * size * 3),
+): Uint8Array {
   const scale = Math.min(width, height) / size;
   const columns = tapsAlong(width, size, scale);
   const rows = tapsAlong(height, size, scale);
@@ -43,7 +48,6 @@ export function resizeToCover({ data, width, height }: PackedImage, size: number
     scratch = new Int32Array((needed.length / width) * size);
   const resizeRows = columns.count === 2 ? mixRows : weighRows;
   resizeRows({ pixels: needed, width, taps: columns, size, result: scratch });
-  const result = new Uint8Array(size * size * 3);
   const resizeColumns = rows.count === 2 ? mixColumns : weighColumns;
   const taps = { ...rows, first: rows.first.map((row) => row - top) };
   resizeColumns({ pixels: scratch, width: size, taps, size, result });
