@@ -1,6 +1,7 @@
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
-import { type PackedImage, resizeToCover } from './resize.ts';
+import { resizeToCover } from './resize.ts';
+import type { PackedImage } from './resize-taps.ts';
 
 function image(width: number, height: number, colourAt: (x: number, y: number) => number[]): PackedImage {
   const data = new Uint8Array(width * height * 4);
