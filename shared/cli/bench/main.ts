@@ -2,6 +2,7 @@ import { toDandelionError } from '../../errors.ts';
 import { busyShare } from './busy.ts';
 import { measureColdStart } from './cold-start.ts';
 import { measureDatabase } from './database.ts';
+import { measureEngines } from './engines.ts';
 import { measureEvents } from './events.ts';
 import { measureMemory } from './memory.ts';
 import { measureObjects } from './objects.ts';
@@ -20,6 +21,7 @@ const measurements: { names: BenchName[]; measure(stage: Stage, wanted: Names): 
   { names: ['predict'], measure: measurePredict },
   { names: ['ingest', 'preprocess', 'train', 'memory'], measure: measurePipeline },
   { names: ['cold-start'], measure: measureColdStart },
+  { names: ['engines'], measure: measureEngines },
   { names: ['events'], measure: measureEvents },
   { names: ['steps'], measure: measureSteps },
   { names: ['database'], measure: measureDatabase },

@@ -10,6 +10,7 @@ export const benchNames = [
   'preprocess',
   'train',
   'cold-start',
+  'engines',
   'events',
   'steps',
   'database',
