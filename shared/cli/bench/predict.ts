@@ -122,6 +122,7 @@ async function tellAnswer(stage: Stage, name: string, url: string): Promise<void
 async function measureInTurns(stage: Stage, subjects: readonly Subject[]): Promise<Measured> {
   const { runs, quick } = stage.options;
   const measured: Measured = new Map();
+  await warmUp(stage, subjects);
   for (let round = 0; round < runs; round++) {
     stage.say(`  round ${round + 1} of ${runs}`);
     for (const connections of connectionCounts) {
@@ -135,6 +136,14 @@ async function measureInTurns(stage: Stage, subjects: readonly Subject[]): Promi
     }
   }
   return measured;
+}
+
+/** What a server does once in its life (threads, compiled code) is no part of a burst; the same for everyone. */
+async function warmUp(stage: Stage, subjects: readonly Subject[]): Promise<void> {
+  const connections = Math.max(...connectionCounts);
+  const requests = 3 * connections;
+  stage.say(`  each is warmed up by ${requests} photos over ${connections} connections`);
+  for (const subject of subjects) await subject.measure(connections, requests);
 }
 
 function joined(bursts: readonly Burst[]): Burst {

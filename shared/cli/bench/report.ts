@@ -57,6 +57,7 @@ export function formatConditions(conditions: Conditions): string {
     `Node ${conditions.node}; backbone ${model.backbone}; engine ${model.engine}; model ${model.version}`,
     `${photos.count} photos (${photos.from}); the one classified has ${photos.classified.sizeBytes} bytes`,
     `medians of ${conditions.runs} runs${conditions.quick ? ', quick' : ''}; a ratio is between things measured in turns in this run`,
+    'every server that answers photos was warmed up alike before the first burst',
     ...(busy <= quietUpTo
       ? []
       : [
