@@ -1,6 +1,7 @@
 import type { FastifyInstance } from 'fastify';
 import { DandelionError } from '../errors.ts';
 import { sendProblem } from './call.ts';
+import { notReadyReason } from './initialise.ts';
 import type { Runtime } from './runtime.ts';
 
 /** Probes by Knative's paths and OpenFaaS's, and metrics; all answer while the function is at its limits. */
@@ -11,8 +12,11 @@ export function addHealthRoutes(app: FastifyInstance, runtime: Runtime): void {
   for (const path of ['/health/ready', '/_/ready']) {
     app.get(path, { config: { kind: 'health' } }, async (request, reply) => {
       if (await isReady(runtime)) return { status: 'ready' };
-      const why = runtime.phase === 'starting' ? 'is still starting' : 'cannot take requests now';
-      const error = new DandelionError('not-ready', `The function ${runtime.name} ${why}.`);
+      const why =
+        runtime.phase === 'starting'
+          ? notReadyReason(runtime)
+          : `The function ${runtime.name} cannot take requests now.`;
+      const error = new DandelionError('not-ready', why);
       return sendProblem(runtime, request, reply, error);
     });
   }

@@ -18,6 +18,8 @@ export interface Runtime {
   limits: Limits;
   metrics: FunctionMetrics;
   phase: 'starting' | 'ready' | 'stopping';
+  /** While it starts: the store that does not answer. */
+  waitsFor: string | undefined;
   /** Set once `init` is done, for durable functions. */
   steps: StepRunner | undefined;
   /** Where notices go, if a sink is bound. */

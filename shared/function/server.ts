@@ -2,14 +2,12 @@ import Fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest }
 import type { Logger } from 'pino';
 import type { Environment } from '../config.ts';
 import { DandelionError } from '../errors.ts';
-import { openDatabase } from '../stores/database.ts';
 import { settlesWithin } from './abort.ts';
 import { stepLimitMs } from './attempt.ts';
 import { callOf, logCall, sendProblem } from './call.ts';
 import { trackUnusedConnections } from './connections.ts';
-import { createNotice } from './context.ts';
 import { createCrossOrigin } from './cors.ts';
-import { createStepRunner } from './durable.ts';
+import { initialise, notReadyReason } from './initialise.ts';
 import { createLimits, type Slot } from './limits.ts';
 import { createLogger, functionLogger } from './log.ts';
 import { createMetrics } from './metrics.ts';
@@ -23,7 +21,7 @@ import { checkOrigin, checkToken, createRateLimit, securityHeaders } from './sec
 import { isLoopback, readRuntimeSettings } from './settings.ts';
 import { createSink } from './sink.ts';
 import type { Telemetry } from './telemetry.ts';
-import type { FunctionModule, Notice } from './types.ts';
+import type { FunctionModule } from './types.ts';
 
 const DEFAULT_BODY_LIMIT_BYTES = 1024 * 1024;
 /** How long answers may take to leave once work was cut off. */
@@ -111,6 +109,7 @@ function createRuntime(
     ...{ name, module, env, settings, log, limits, metrics, sink, stopping, cutOff },
     notices: createNoticeBuffer({ name, settings, log, metrics, sink }, module.noticeBuffer),
     phase: 'starting',
+    waitsFor: undefined,
     steps: undefined,
     cold: true,
   };
@@ -132,28 +131,6 @@ async function listen(app: FastifyInstance, runtime: Runtime): Promise<{ port: n
   const address = app.server.address();
   const port = typeof address === 'object' && address !== null ? address.port : PORT;
   return { port, url: `http://${host.includes(':') ? `[${host}]` : host}:${port}` };
-}
-
-async function initialise(runtime: Runtime): Promise<void> {
-  const { module, name, env, settings } = runtime;
-  const startedAt = performance.now();
-  if (module.durable === true) {
-    if (settings.DATABASE_URL === undefined) {
-      throw new DandelionError('bad-config', `${name} is a durable step: set DATABASE_URL for its ledger.`);
-    }
-    const db = await openDatabase(settings.DATABASE_URL);
-    runtime.steps = createStepRunner({ ...runtime, db });
-  }
-  const emit = (notice: Notice) => runtime.notices.add(createNotice(name, notice));
-  const { log, metrics } = runtime;
-  await module.init?.({ functionName: name, env, log, emit, gauge: metrics.gauge });
-  if (runtime.phase !== 'starting') return;
-  runtime.phase = 'ready';
-  runtime.limits.watchEventLoop();
-  runtime.steps?.startSweep();
-  const seconds = (performance.now() - startedAt) / 1000;
-  runtime.metrics.initialised(seconds);
-  runtime.log.info({ 'event.action': 'init', 'event.duration': Math.round(seconds * 1e9) }, 'ready');
 }
 
 function createApp(runtime: Runtime): FastifyInstance {
@@ -229,7 +206,7 @@ function createGate(runtime: Runtime, slots: WeakMap<FastifyRequest, Slot>) {
     if (call.kind === 'metrics') return;
     limitRate?.(clientOf(runtime, request));
     if (runtime.phase === 'starting') {
-      throw new DandelionError('not-ready', `The function ${runtime.name} is still starting.`);
+      throw new DandelionError('not-ready', notReadyReason(runtime));
     }
     if (call.kind === 'runs') return;
     if (runtime.phase === 'stopping') {

@@ -37,6 +37,8 @@ const schema = z.object({
   /** Through which this process keeps its pod while it works; default on Knative: its queue-proxy. */
   QUEUE_PROXY_URL: z.url({ protocol: /^http$/ }).optional(),
   DATABASE_URL: z.string().optional(),
+  /** How long a start waits for stores that do not answer. Default: 5 minutes on Knative, elsewhere it fails at once. */
+  INIT_PATIENCE_MS: count().optional(),
   /** Where notices go, and what is to be set on each; Knative's SinkBinding sets both. */
   K_SINK: z.url({ protocol: /^https?$/ }).optional(),
   /** Bearer token that the sink asks for; for a sink on this machine, DANDELION_TOKEN by default. */
@@ -67,7 +69,9 @@ const schema = z.object({
 });
 /** What a process needs before it can say anything. */
 export const startupSettings = schema.pick({ LOG_LEVEL: true, INSTANCE_ID: true });
-export type RuntimeSettings = z.infer<typeof schema>;
+export type RuntimeSettings = z.infer<typeof schema> & { INIT_PATIENCE_MS: number };
+
+const KNATIVE_PATIENCE_MS = 300_000;
 
 /**
  * Reads the runtime's own settings; a function's settings are its own affair.
@@ -93,7 +97,8 @@ export function readRuntimeSettings(env: Environment, module: Pick<FunctionModul
   if (settings.HEARTBEAT_MS * 2 > settings.LEASE_MS) {
     throw new DandelionError('bad-config', 'HEARTBEAT_MS must be at most half of LEASE_MS.');
   }
-  return settings;
+  const patienceMs = settings.K_SERVICE === undefined ? 0 : KNATIVE_PATIENCE_MS;
+  return { ...settings, INIT_PATIENCE_MS: settings.INIT_PATIENCE_MS ?? patienceMs };
 }
 
 /** True for addresses and names that only this machine can reach. */
