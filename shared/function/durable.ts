@@ -64,6 +64,8 @@ export interface StepRunner {
   stopSweep(): void;
   /** Hands every run back that is still worked on, and waits until the ledger says so. */
   handOver(): Promise<void>;
+  /** Waits until no notice of this process waits for another try, or the time is up. */
+  outboxSent(waitMs: number, signal: AbortSignal): Promise<void>;
   /** Sends notices that wait, no longer than until the signal aborts; the rest is left to other processes. */
   flushNotices(signal: AbortSignal): Promise<void>;
 }
@@ -79,14 +81,19 @@ export function createStepRunner(runtime: DurableRuntime): StepRunner {
   const active = new Map<string, Attempt>();
   const lease = { function: name, owner: settings.INSTANCE_ID, leaseMs: settings.LEASE_MS };
 
-  const sender = createOutboxSender(runtime);
   const keeper = createPodKeeper(settings, log, stopping);
+  let outbox: Promise<void> = Promise.resolve();
+  const onWaiting = (sent: Promise<void>): void => {
+    outbox = sent;
+    keeper.during('/outbox', sent);
+  };
+  const sender = createOutboxSender({ ...runtime, onWaiting });
 
   const start = (run: StepRun, slot: Slot, waiting = 0): void => {
     const attempt = startAttempt({ ...runtime, sender }, run, slot, waiting);
     active.set(run.id, attempt);
     if (cutOff.aborted) attempt.handOver();
-    keeper.during(run.id, attempt.ended);
+    keeper.during(`/runs/${run.id}`, attempt.ended);
     void attempt.ended.finally(() => active.delete(run.id));
   };
 
@@ -217,6 +224,11 @@ export function createStepRunner(runtime: DurableRuntime): StepRunner {
       const attempts = [...active.values()];
       for (const attempt of attempts) attempt.handOver();
       await Promise.all(attempts.map((attempt) => attempt.ended));
+    },
+    async outboxSent(waitMs, signal) {
+      const over = new AbortController();
+      await Promise.race([outbox, pause(waitMs, AbortSignal.any([signal, stopping, over.signal]))]);
+      over.abort();
     },
     flushNotices: (signal) => sender.stop(signal),
   };

@@ -45,9 +45,27 @@ const TRIES_FROM_MEMORY = 10;
  * Sends the notices of a durable function from the outbox, its own and those that dead processes of the function
  * left there. Without a sink they stay, for 30 days.
  */
-export function createOutboxSender(runtime: NoticeRuntime & { db: Database }): NoticeSender {
-  const { db, name, sink, settings, log, metrics } = runtime;
+export function createOutboxSender(
+  runtime: NoticeRuntime & { db: Database; onWaiting(served: Promise<void>): void },
+): NoticeSender {
+  const { db, name, sink, settings, log, metrics, onWaiting } = runtime;
   const claim = { function: name, limit: AT_ONCE, leaseMs: settings.LEASE_MS };
+
+  /** Notices that this process will try again; while there are any, it should not end. */
+  const postponed = new Set<string>();
+  let waiting: PromiseWithResolvers<void> | undefined;
+  const note = ({ position }: ClaimedNotice, waits: boolean): void => {
+    if (waits) postponed.add(position);
+    else postponed.delete(position);
+    if (postponed.size > 0 && waiting === undefined) {
+      waiting = Promise.withResolvers();
+      onWaiting(waiting.promise);
+    }
+    if (postponed.size === 0) {
+      waiting?.resolve();
+      waiting = undefined;
+    }
+  };
 
   /** Sends until nothing is due; gives the time until something is due again, as far as this sender knows. */
   const drain = async (): Promise<number> => {
@@ -58,6 +76,7 @@ export function createOutboxSender(runtime: NoticeRuntime & { db: Database }): N
         claimed.map(async (notice) => {
           const { outcome, againMs } = await deliverNotice(db, sink, notice, log);
           if (outcome !== 'waits') metrics.noticed(outcome);
+          note(notice, outcome === 'waits');
           return againMs;
         }),
       );

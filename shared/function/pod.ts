@@ -2,10 +2,14 @@ import type { Logger } from 'pino';
 import { pause } from './abort.ts';
 import type { RuntimeSettings } from './settings.ts';
 
-/** Keeps the pod that works on a run. */
+/** Keeps a pod that works on something. */
 export interface PodKeeper {
-  /** Until the work settles, the pod has a request in flight. */
-  during(runId: string, work: Promise<unknown>): void;
+  /**
+   * Until the work settles, the pod has a request in flight.
+   *
+   * @param path of this function that answers when the work is over, or when the `wait` it is given is
+   */
+  during(path: string, work: Promise<unknown>): void;
 }
 
 /** Most runs end sooner, and no autoscaler decides within it. */
@@ -25,11 +29,11 @@ export function createPodKeeper(settings: RuntimeSettings, log: Logger, stopping
   const proxy = QUEUE_PROXY_URL ?? (K_SERVICE === undefined ? undefined : 'http://127.0.0.1:8012');
   const headers: Record<string, string> = token === undefined ? {} : { authorization: `Bearer ${token}` };
 
-  const hold = async (runId: string, over: AbortSignal): Promise<void> => {
+  const hold = async (path: string, over: AbortSignal): Promise<void> => {
     await pause(HOLD_AFTER_MS, over);
     while (!over.aborted) {
       try {
-        const url = `${proxy}/runs/${runId}?wait=${HOLD_MS}ms`;
+        const url = `${proxy}${path}?wait=${HOLD_MS}ms`;
         const response = await fetch(url, { headers, signal: over });
         await response.arrayBuffer();
         if (!response.ok) throw new Error(`it answers ${response.status}`);
@@ -42,12 +46,12 @@ export function createPodKeeper(settings: RuntimeSettings, log: Logger, stopping
   };
 
   return {
-    during(runId, work) {
+    during(path, work) {
       if (proxy === undefined) return;
       const settled = new AbortController();
       const settle = () => settled.abort();
       work.then(settle, settle);
-      void hold(runId, AbortSignal.any([settled.signal, stopping]));
+      void hold(path, AbortSignal.any([settled.signal, stopping]));
     },
   };
 }

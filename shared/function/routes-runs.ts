@@ -60,6 +60,12 @@ export function addDurableRoutes(
     return reply.header('dandelion-run', run.id).send(describeRun(run));
   });
 
+  app.get('/outbox', { config }, async (request, reply) => {
+    const { wait } = parse(waitQuery, request.query);
+    await stepsOf(runtime).outboxSent(Math.min(wait, MAX_WAIT_MS), clientGone(reply));
+    return reply.code(204).send();
+  });
+
   app.get('/runs/:id/result', { config }, async (request, reply) => {
     const run = await stepsOf(runtime).look(runIdIn(runtime, request));
     reply.header('dandelion-run', run.id);
