@@ -8,8 +8,8 @@ import { type Layer, makeLayer } from './image-archive.ts';
 
 const run = promisify(execFile);
 
-/** Name resolution loads these by name, so no program lists them. */
-const resolverLibraries = ['libnss_files.so.2', 'libnss_dns.so.2', 'libresolv.so.2'];
+/** Node does not list these: name resolution loads the first three by name, onnxruntime is linked with the last. */
+const furtherLibraries = ['libnss_files.so.2', 'libnss_dns.so.2', 'libresolv.so.2', 'librt.so.1'];
 const certificates = '/etc/ssl/certs/ca-certificates.crt';
 
 /**
@@ -51,7 +51,7 @@ async function layRootFileSystem(root: string): Promise<void> {
   await symlink('/usr/bin/node', join(root, 'bin/node'));
   for (const library of await librariesOf(node)) await copyInto(root, library);
   const known = (await run('/sbin/ldconfig', ['-p'])).stdout;
-  for (const name of resolverLibraries) {
+  for (const name of furtherLibraries) {
     const path = new RegExp(`^\\s*${name.replaceAll('.', '\\.')} .*=> (\\S+)$`, 'm').exec(known)?.[1];
     if (path !== undefined) await copyInto(root, path);
   }

@@ -13,18 +13,18 @@ beforeAll(async () => {
 afterEach(() => server?.close());
 afterAll(() => database.drop());
 
-/** A function whose store answers from the given try on, wrapped as a model that cannot be loaded. */
-function waitingFor(tries: number): FunctionModule {
-  let tried = 0;
-  return {
+/** A function whose store is down until it is said to be up; the trouble is wrapped, as a model that cannot be loaded. */
+function needsStore(): FunctionModule & { up: boolean } {
+  const module = {
+    up: false,
     async init() {
-      tried += 1;
-      if (tried >= tries) return;
+      if (module.up) return;
       const cause = new DandelionError('store-unavailable', 'S3 at http://minio:9000 does not answer.');
       throw new DandelionError('model-broken', 'The model cannot be loaded.', { cause });
     },
     handler: async () => 'ready',
   };
+  return module;
 }
 
 async function start(module: FunctionModule, env: Record<string, string>) {
@@ -42,20 +42,22 @@ const ready = async (url: string) => {
 
 describe('a function that starts before its stores', () => {
   it('waits for them, not ready, and says for what', async () => {
-    const { url, initialised } = await start(waitingFor(3), { INIT_PATIENCE_MS: '60000' });
+    const module = needsStore();
+    const { url, initialised } = await start(module, { INIT_PATIENCE_MS: '60000' });
     await expect
       .poll(() => ready(url))
       .toMatchObject({ status: 503, detail: expect.stringContaining('minio:9000') });
+    module.up = true;
     await initialised;
     expect(await ready(url)).toMatchObject({ status: 200 });
     expect(await (await fetch(url)).text()).toBe('ready');
   });
 
   it('gives up when they do not come in time, and at once where nobody said to wait', async () => {
-    const { initialised } = await start(waitingFor(100), { INIT_PATIENCE_MS: '600' });
+    const { initialised } = await start(needsStore(), { INIT_PATIENCE_MS: '600' });
     await expect(initialised).rejects.toMatchObject({ code: 'model-broken' });
     await server?.close();
-    const impatient = await start(waitingFor(2), {});
+    const impatient = await start(needsStore(), {});
     await expect(impatient.initialised).rejects.toMatchObject({ code: 'model-broken' });
   });
 
