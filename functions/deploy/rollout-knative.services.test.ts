@@ -64,17 +64,18 @@ describeService('KUBECONFIG', 'a rollout on a Kubernetes API', () => {
       const containers = [{ name: 'user-container', image: 'dev.local/dandelion-predict:test' }];
       const body = { apiVersion: 'serving.knative.dev/v1', kind: 'Revision', metadata, spec: { containers } };
       await objects.createNamespacedCustomObject({ ...place, plural: 'revisions', body });
-      const conditions = [{ type: 'Ready', status: ready, reason: 'ContainerCrashing', message }];
-      const status = { conditions };
-      await objects.patchNamespacedCustomObjectStatus(
-        { ...place, plural: 'revisions', name, body: { status } },
-        merge,
-      );
+      await setCondition(name, { status: ready, reason: 'ContainerCrashing', message });
     }
     const conditions = [{ type: 'RoutesReady', status: 'True' }];
     const { generation } = live.metadata;
     const status = { observedGeneration: generation, traffic: live.spec.traffic, conditions };
     const patch = { ...place, plural: 'services', name: 'predict', body: { status } };
+    await objects.patchNamespacedCustomObjectStatus(patch, merge);
+  }
+
+  async function setCondition(revision: string, condition: object): Promise<void> {
+    const body = { status: { conditions: [{ type: 'Ready', ...condition }] } };
+    const patch = { ...place, plural: 'revisions', name: revision, body };
     await objects.patchNamespacedCustomObjectStatus(patch, merge);
   }
 
@@ -108,8 +109,23 @@ describeService('KUBECONFIG', 'a rollout on a Kubernetes API', () => {
     await expect(stale).rejects.toMatchObject({ code: 'lease-lost' });
   });
 
+  it('waits where the nodes have no room yet', async () => {
+    const version = 'v0000000004';
+    const revision = await rollout.revisionOf('plants', version);
+    const serving = await rollout.serving('plants');
+    const noted: string[] = [];
+    const waiting = async (note: string) => {
+      await reconcile('True');
+      noted.push(note);
+      if (noted.length === 1) await setCondition(revision, { status: 'False', reason: 'Unschedulable' });
+      else await setCondition(revision, { status: 'True' });
+    };
+    await rollout.prepare({ model: 'plants', version, revision, serving, fence: '3', waiting });
+    expect(noted.join()).toContain('Unschedulable');
+  });
+
   it('fails with the reason that the revision gives', async () => {
-    const broken = prepare('v0000000003', '3', 'False', 'exit code 1: model-broken');
+    const broken = prepare('v0000000003', '4', 'False', 'exit code 1: model-broken');
     await expect(broken).rejects.toMatchObject({ code: 'revision-failed' });
     await expect(broken).rejects.toThrow(/ContainerCrashing: exit code 1: model-broken/);
     expect(await rollout.serving('plants')).toMatchObject({ version: first });

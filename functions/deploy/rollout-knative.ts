@@ -157,7 +157,9 @@ async function untilReady(
     last = trouble ?? [ready?.reason, ready?.message].filter(Boolean).join(': ') ?? last;
     const crashed =
       trouble !== undefined && /ended with|ErrImage|ImagePull|InvalidImage|CrashLoop/.test(trouble);
-    if (ready?.status === 'False' || crashed) throw failed(revision, last);
+    // Room on the nodes comes when another pod goes or a node is added; that is no fault of the version.
+    const isFault = ready?.status === 'False' && ready.reason !== 'Unschedulable';
+    if (isFault || crashed) throw failed(revision, last);
     await waiting(`revision ${revision} gets ready${last === '' ? '' : ` (${last})`}`);
     await pause(POLL_MS);
   }

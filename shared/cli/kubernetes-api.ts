@@ -1,5 +1,6 @@
 import type { RequestOptions } from 'node:https';
 import { request } from 'node:https';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { DandelionError } from '../errors.ts';
 import type { Event } from '../events.ts';
 import { encodeBinary } from '../function/cloudevents.ts';
@@ -14,7 +15,11 @@ export interface ApiAnswer {
 export interface KubernetesApi {
   /** Namespace of the current context; undefined when it names none. */
   namespace: string | undefined;
-  /** @throws DandelionError `upstream-unavailable` when the API server does not answer */
+  /**
+   * What only reads is asked again while the API server does not answer.
+   *
+   * @throws DandelionError `upstream-unavailable`
+   */
   call(
     method: string,
     path: string,
@@ -23,6 +28,8 @@ export interface KubernetesApi {
 }
 
 const TIMEOUT_MS = 30_000;
+const READ_TRIES = 5;
+const RETRY_AFTER_MS = 1000;
 /** Where a multi-tenant broker takes events: `/{namespace}/{broker}`. */
 const BROKER_INGRESS = '/api/v1/namespaces/knative-eventing/services/http:broker-ingress:80/proxy';
 
@@ -48,7 +55,15 @@ export async function openKubernetesApi(): Promise<KubernetesApi> {
     async call(method, path, { headers = {}, body, timeoutMs = TIMEOUT_MS } = {}) {
       const options: RequestOptions = { method, headers };
       await config.applyToHTTPSOptions(options);
-      return send(`${server.replace(/\/$/, '')}${path}`, { ...options, timeout: timeoutMs }, body);
+      const url = `${server.replace(/\/$/, '')}${path}`;
+      for (let left = method === 'GET' ? READ_TRIES : 1; ; left--) {
+        try {
+          return await send(url, { ...options, timeout: timeoutMs }, body);
+        } catch (error) {
+          if (left <= 1) throw error;
+          await sleep(RETRY_AFTER_MS);
+        }
+      }
     },
   };
 }
