@@ -62,7 +62,8 @@ async function open(runtime: Runtime): Promise<void> {
     runtime.steps = createStepRunner({ ...runtime, db });
   }
   const emit = (notice: Notice) => runtime.notices.add(createNotice(name, notice));
-  await module.init?.({ functionName: name, env, log: runtime.log, emit });
+  const { log, metrics } = runtime;
+  await module.init?.({ functionName: name, env, log, emit, gauge: metrics.gauge });
 }
 
 /** The store that does not answer, where that is what an error comes from. */
