@@ -64,7 +64,8 @@ export async function followChain(
 ) {
   const deadline = Date.now() + timeoutMs;
   for (;;) {
-    const chain = await readChain(db, request);
+    // A database that is away for a moment is no answer.
+    const chain = await readChain(db, request).catch(() => []);
     const last = chain.at(-1)?.run;
     const isRefused = chain.some(({ run }) => run?.status === 'failed' && run.final);
     if (last?.status === 'succeeded' || isRefused || Date.now() > deadline) return chain;

@@ -31,9 +31,12 @@ export async function chaos(suite: Suite): Promise<Row[]> {
         say(`  killed ${victim.metadata?.name}`);
       }
     })();
-    await followChain(cluster, request, { timeoutMs: TIMEOUT_MS });
-    ended = true;
-    await killing;
+    try {
+      await followChain(cluster, request, { timeoutMs: TIMEOUT_MS });
+    } finally {
+      ended = true;
+      await killing;
+    }
   }
   const tookS = (performance.now() - startedAt) / 1000;
   const { lost, doubled } = await auditChains(cluster, requests, before);
