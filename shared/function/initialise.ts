@@ -41,7 +41,9 @@ export async function initialise(runtime: Runtime): Promise<void> {
   runtime.steps?.startSweep();
   const seconds = sinceMs() / 1000;
   runtime.metrics.initialised(seconds);
-  runtime.log.info({ 'event.action': 'init', 'event.duration': Math.round(seconds * 1e9) }, 'ready');
+  const sinceStartMs = Math.round(process.uptime() * 1000);
+  const fields = { 'event.action': 'init', 'event.duration': Math.round(seconds * 1e9), sinceStartMs };
+  runtime.log.info(fields, 'ready');
 }
 
 /** Why a function that starts takes no requests yet. */

@@ -1,3 +1,4 @@
+import { z } from 'zod';
 import { applyService, deleteService, readServiceSpec, until } from '../cluster.ts';
 import type { Suite } from '../stage.ts';
 import { type Row, row } from '../table.ts';
@@ -47,29 +48,94 @@ export async function coldStart(suite: Suite): Promise<Row[]> {
       for (const name of names(kind)) hosts.set(name, await applyService(cluster, name, { template: of }));
     }
     const latencies: Record<string, number[]> = { predict: [], hello: [] };
+    const starts: Start[] = [];
     const failures: string[] = [];
     for (let cycle = 0; cycle < cycles; cycle++) {
       for (const kind of ['hello', 'predict']) {
         const name = `e2e-${kind}-${cycle % COPIES}`;
-        const isAtZero = async () =>
-          (
-            await cluster.core.listNamespacedPod({
-              namespace: cluster.namespace,
-              labelSelector: `serving.knative.dev/service=${name}`,
-            })
-          ).items.length === 0;
-        await until(`${name} goes to zero`, isAtZero, { timeoutMs: TO_ZERO_TIMEOUT_MS });
+        await untilZero(suite, name);
+        const sentAt = Date.now();
         const { status, text, latencyMs } = await ingress.post(hosts.get(name) ?? '', photo);
         latencies[kind]?.push(latencyMs);
         if (status !== 200) failures.push(`${name} answered ${status}: ${text.slice(0, 200)}`);
         say(`  ${cycle + 1}/${cycles} ${kind.padEnd(7)} ${(latencyMs / 1000).toFixed(2)} s`);
+        const start = kind === 'predict' ? await startOf(suite, name, sentAt, latencyMs) : undefined;
+        if (start !== undefined) starts.push(start);
       }
     }
     for (const failure of failures) say(`  ${failure}`);
-    return rowsOf(latencies.predict ?? [], latencies.hello ?? [], failures.length);
+    return [...rowsOf(latencies.predict ?? [], latencies.hello ?? [], failures.length), ...partsOf(starts)];
   } finally {
     for (const name of hosts.keys()) await deleteService(cluster, name);
   }
+}
+
+/** Where the time of one cold start went, in milliseconds. */
+interface Start {
+  /** Activator, autoscaler, scheduler, container. */
+  untilProcess: number;
+  /** Node and the bundle. */
+  untilInit: number;
+  /** The model: fetched, checked, opened, run once. */
+  init: number;
+  /** Probe, activator, the answer itself. */
+  untilAnswer: number;
+}
+
+const readyLine = z.object({
+  '@timestamp': z.string(),
+  'event.action': z.literal('init'),
+  'event.duration': z.number(),
+  sinceStartMs: z.number(),
+});
+
+/** Reads the line that a function writes when it is ready; the clocks are one where the cluster is on this machine. */
+async function startOf(
+  { cluster }: Suite,
+  service: string,
+  sentAt: number,
+  latencyMs: number,
+): Promise<Start | undefined> {
+  const { core, namespace } = cluster;
+  const [pod] = await cluster.podsOf(service);
+  const name = pod?.metadata?.name ?? '';
+  const log = await core.readNamespacedPodLog({ name, namespace, container: 'predict' }).catch(() => '');
+  for (const line of log.split('\n')) {
+    const ready = readyLine.safeParse(line.startsWith('{') ? JSON.parse(line) : undefined).data;
+    if (ready === undefined) continue;
+    const readyMs = Date.parse(ready['@timestamp']) - sentAt;
+    const init = ready['event.duration'] / 1e6;
+    return {
+      untilProcess: readyMs - ready.sinceStartMs,
+      untilInit: ready.sinceStartMs - init,
+      init,
+      untilAnswer: latencyMs - readyMs,
+    };
+  }
+  return undefined;
+}
+
+async function untilZero({ cluster }: Suite, name: string): Promise<void> {
+  const { core, namespace } = cluster;
+  const labelSelector = `serving.knative.dev/service=${name}`;
+  const isAtZero = async () =>
+    (await core.listNamespacedPod({ namespace, labelSelector })).items.length === 0;
+  await until(`${name} goes to zero`, isAtZero, { timeoutMs: TO_ZERO_TIMEOUT_MS });
+}
+
+function partsOf(starts: readonly Start[]): Row[] {
+  const median = (part: keyof Start) =>
+    `${quantile(
+      starts.map((start) => start[part]),
+      0.5,
+    ).toFixed(0)} ms`;
+  if (starts.length === 0) return [];
+  return [
+    row('  of it until the process runs', median('untilProcess'), '', true),
+    row('  Node and the bundle', median('untilInit'), '', true),
+    row('  the model', median('init'), '', true),
+    row('  probe, activator, answer', median('untilAnswer'), '', true),
+  ];
 }
 
 function rowsOf(predict: number[], hello: number[], failures: number): Row[] {
