@@ -2,6 +2,7 @@ import { execFile } from 'node:child_process';
 import { cp, mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import sharp from 'sharp';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { drawnClasses, drawPhoto } from '../vision/drawn.ts';
 import type { EvaluationReport } from './evaluate/report.ts';
@@ -38,30 +39,31 @@ describe('npm run evaluate', () => {
     await writeFile(join(photos, 'grass', 'text.jpg'), 'no photo at all');
     await cp(join(photos, 'grass', '0.jpg'), join(photos, 'tulip', 'copy.jpg'));
     await cp(join(photos, 'grass', '1.jpg'), join(photos, 'grass', 'copy.jpg'));
-    const words = [
-      '--images',
-      'photos',
-      '--folds',
-      '2',
-      '--seeds',
-      '2',
-      '--json',
-      'r.json',
-      '--data',
-      'data',
-    ];
+    const clover = await sharp(join(photos, 'clover', '0.jpg'))
+      .jpeg({ quality: 60 })
+      .toBuffer();
+    await writeFile(join(photos, 'daisy', 'again.jpg'), clover);
+    const files = ['--json', 'r.json', '--doctor', 'doctor.html', '--data', 'data'];
+    const words = ['--images', 'photos', '--folds', '2', '--seeds', '2', ...files];
     const { code, stdout, stderr } = await evaluate(...words);
     expect(stderr).toContain('NO BACKBONE');
     expect(code).toBe(0);
     const report = JSON.parse(await readFile(join(folder, 'r.json'), 'utf8')) as EvaluationReport;
     expect(report.images).toMatchObject({
-      used: 40,
-      classes: { clover: 8, daisy: 8, dandelion: 8, grass: 8, tulip: 8 },
-      rejected: [
-        { source: join('grass', 'text.jpg'), code: 'not-an-image' },
-        { source: join('tulip', 'copy.jpg'), code: 'conflicting-labels' },
-      ],
+      used: 41,
+      classes: { clover: 8, daisy: 9, dandelion: 8, grass: 8, tulip: 8 },
     });
+    const { rejected, contradictions } = report.doctor;
+    expect(rejected).toMatchObject([
+      { source: join('grass', 'text.jpg'), code: 'not-an-image' },
+      { source: join('tulip', 'copy.jpg'), code: 'conflicting-labels' },
+    ]);
+    expect(contradictions).toMatchObject([
+      { sources: [join('clover', '0.jpg'), join('daisy', 'again.jpg')], labels: ['clover', 'daisy'] },
+    ]);
+    const page = await readFile(join(folder, 'doctor.html'), 'utf8');
+    for (const name of ['text.jpg', 'again.jpg']) expect(page).toContain(name);
+    expect(page.match(/<img/g)?.length).toBe(report.doctor.suspects.length + 2);
     const { accuracy, interval, repeats, perClass, confusion } = report.pipeline;
     // By guessing it would be right for a fifth.
     expect(accuracy).toBeGreaterThan(0.4);
@@ -69,7 +71,7 @@ describe('npm run evaluate', () => {
     expect(interval[1]).toBeGreaterThan(accuracy);
     expect(repeats).toHaveLength(2);
     expect(Object.keys(perClass)).toEqual([...drawnClasses].sort());
-    expect(confusion.flat().reduce((sum, count) => sum + count, 0)).toBeCloseTo(40);
+    expect(confusion.flat().reduce((sum, count) => sum + count, 0)).toBeCloseTo(41);
     const difference = report.pipeline.accuracy - report.plainHead.accuracy;
     expect(report.gain.accuracy.mean).toBeCloseTo(difference);
     expect(stdout).toContain(`${(accuracy * 100).toFixed(2)} %`);

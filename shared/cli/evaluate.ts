@@ -5,6 +5,7 @@ import { type Extractor, openExtractor } from '../stores/extractor.ts';
 import { openObjects } from '../stores/objects.ts';
 import { crossValidate, pairedGain, summariseRepeats } from '../vision/cross-validation.ts';
 import { plainHead, trainedAsInPipeline } from './evaluate/contenders.ts';
+import { diagnose, doctorPage } from './evaluate/doctor.ts';
 import { type EvaluateOptions, readOptions, usage } from './evaluate/options.ts';
 import { embedFolder } from './evaluate/photos.ts';
 import { type EvaluationReport, formatReport } from './evaluate/report.ts';
@@ -20,7 +21,7 @@ async function main(words: readonly string[]): Promise<number> {
     }
     const report = await evaluate(options);
     process.stdout.write(`\n${formatReport(report)}\n`);
-    await writeReport(options, report);
+    await writeFiles(options, report);
     return 0;
   } catch (thrown) {
     process.stderr.write(`\n${toDandelionError(thrown).message}\n`);
@@ -31,7 +32,8 @@ async function main(words: readonly string[]): Promise<number> {
 async function evaluate(options: EvaluateOptions): Promise<EvaluationReport> {
   const { images: folder, folds, seeds } = options;
   const extractor = await openBackbone(options);
-  const { photos, rejected, samples } = await embedFolder(folder, extractor, countTo('photos embedded'));
+  const embedded = await embedFolder(folder, extractor, countTo('photos embedded'));
+  const { photos, samples } = embedded;
   await extractor.engine.close();
   const contenders = [trainedAsInPipeline(photos, samples), plainHead(photos, samples)];
   const answers = await crossValidate(samples, contenders, { folds, seeds }, countTo('folds'));
@@ -42,11 +44,12 @@ async function evaluate(options: EvaluateOptions): Promise<EvaluationReport> {
   const different = new Set(samples.groups).size;
   return {
     schemaVersion: 1,
-    images: { folder, used: photos.length, different, classes: Object.fromEntries(classes), rejected },
+    images: { folder, used: photos.length, different, classes: Object.fromEntries(classes) },
     ...{ extractor: extractor.id, folds, seeds },
     pipeline: summariseRepeats(ofPipeline, samples),
     plainHead: summariseRepeats(ofPlainHead, samples),
     gain: pairedGain(ofPipeline, ofPlainHead, samples),
+    doctor: diagnose(embedded, ofPipeline),
   };
 }
 
@@ -64,11 +67,19 @@ function countTo(what: string): (done: number, total: number) => void {
   };
 }
 
-async function writeReport({ json }: EvaluateOptions, report: EvaluationReport): Promise<void> {
-  if (json === undefined) return;
-  await mkdir(dirname(json), { recursive: true });
-  await writeFile(json, `${JSON.stringify(report, null, 2)}\n`);
-  process.stdout.write(`\nEverything is in ${json}.\n`);
+async function writeFiles(
+  { images, json, doctor }: EvaluateOptions,
+  report: EvaluationReport,
+): Promise<void> {
+  if (json !== undefined) await write(json, `${JSON.stringify(report, null, 2)}\n`, 'Everything is');
+  if (doctor !== undefined)
+    await write(doctor, await doctorPage(images, report.doctor), 'What to look at is');
+}
+
+async function write(file: string, content: string | Uint8Array, what: string): Promise<void> {
+  await mkdir(dirname(file), { recursive: true });
+  await writeFile(file, content);
+  process.stdout.write(`\n${what} in ${file}.\n`);
 }
 
 process.exitCode = await main(process.argv.slice(2));

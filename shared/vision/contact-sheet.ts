@@ -1,5 +1,5 @@
-import sharp from 'sharp';
 import { shortened, svgPicture, textAt } from './pictures.ts';
+import { thumbnail } from './thumbnail.ts';
 
 /** A photo that was answered wrongly. */
 export interface WrongAnswer {
@@ -45,14 +45,10 @@ export async function contactSheet(photos: readonly WrongAnswer[], title: string
 }
 
 async function drawCell({ bytes, label, answer, confidence }: WrongAnswer): Promise<string> {
-  const thumbnail = await sharp(bytes, { autoOrient: true, failOn: 'none' })
-    .resize(THUMBNAIL, THUMBNAIL, { fit: 'contain', background: '#f0f0f0' })
-    .flatten({ background: '#ffffff' })
-    .jpeg({ quality: 80 })
-    .toBuffer();
+  const picture = await thumbnail(bytes, THUMBNAIL);
   const percent = `${Math.round(confidence * 100)} %`;
   return [
-    `<image width="${THUMBNAIL}" height="${THUMBNAIL}" href="data:image/jpeg;base64,${thumbnail.toString('base64')}"/>`,
+    `<image width="${THUMBNAIL}" height="${THUMBNAIL}" href="data:image/jpeg;base64,${picture.toString('base64')}"/>`,
     textAt(0, THUMBNAIL + 14, `is ${shortened(label, 22)}`, { anchor: 'start' }),
     textAt(0, THUMBNAIL + 32, `said ${shortened(answer, 16)} ${percent}`, {
       anchor: 'start',

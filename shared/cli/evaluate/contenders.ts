@@ -3,11 +3,11 @@ import type { Contender, Fold, Samples } from '../../vision/cross-validation.ts'
 import { applyHead } from '../../vision/head.ts';
 import type { EmbeddedFile } from './photos.ts';
 
-/** The head as the train function makes it: on photos and their mirror images. */
+/** The head as the train function makes it: on photos and their augmented views. */
 export function trainedAsInPipeline(photos: readonly EmbeddedFile[], samples: Samples): Contender {
   return (fold) => {
-    const mirrored = rowsOf(photos, fold.training, ({ mirrored }) => mirrored);
-    return answer(photos, samples, fold, mirrored);
+    const augmented = rowsOf(photos, fold.training, ({ augmented }) => augmented);
+    return answer(photos, samples, fold, augmented);
   };
 }
 
@@ -20,11 +20,11 @@ async function answer(
   photos: readonly EmbeddedFile[],
   { labels, classes, groups }: Samples,
   { training, heldOut, seed }: Fold,
-  flippedFeatures: Float32Array | undefined,
+  augmentedFeatures: Float32Array | undefined,
 ): Promise<Float32Array> {
   const head = await trainHead({
     features: rowsOf(photos, training, ({ vector }) => vector),
-    flippedFeatures,
+    augmentedFeatures,
     labels: Int32Array.from(training, (photo) => labels[photo] ?? 0),
     groups: training.map((photo) => groups[photo] ?? ''),
     dimension: photos[0]?.vector.length ?? 0,

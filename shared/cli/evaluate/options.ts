@@ -10,6 +10,8 @@ export interface EvaluateOptions {
   /** Repeats of the cross-validation, each with folds of its own. */
   seeds: number;
   json: string | undefined;
+  /** Where the page of doubtful labels goes. */
+  doctor: string | undefined;
   /** The backbone is kept in its object store. */
   dataDir: string;
 }
@@ -21,6 +23,8 @@ and what it gains over a plain head on the same folds.
 
   --folds N      parts held out in turn (default 5)
   --seeds N      repeats, each with folds of its own (default 6)
+  --doctor FILE  write a page with thumbnails of what to look at: labels that models not trained on the photo contradict,
+                 near-duplicates under different labels, files that cannot be used
   --json FILE    write everything as JSON
   --data DIR     keep the backbone here (default .data)
   --help         this text
@@ -33,6 +37,7 @@ const flags = {
   folds: { type: 'string' },
   seeds: { type: 'string' },
   json: { type: 'string' },
+  doctor: { type: 'string' },
   data: { type: 'string', default: '.data' },
   help: { type: 'boolean', short: 'h', default: false },
 } as const;
@@ -65,6 +70,7 @@ export function readOptions(
     folds,
     seeds,
     json: given.json === undefined ? undefined : resolve(folder, given.json),
+    doctor: given.doctor === undefined ? undefined : resolve(folder, given.doctor),
     dataDir: resolve(given.data === flags.data.default ? '.' : folder, given.data),
   };
 }

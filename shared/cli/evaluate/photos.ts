@@ -18,7 +18,7 @@ export interface EmbeddedFile extends PhotoFile {
   perceptualHash: string;
   statistics: ImageStatistics;
   vector: Float32Array;
-  mirrored: Float32Array;
+  augmented: Float32Array;
 }
 
 export interface RejectedFile {
@@ -57,10 +57,10 @@ export async function embedFolder(
     );
     const { usable, faults } = sortOut(batch, seen);
     rejected.push(...faults);
-    const { vectors, mirrored } = await embedDecoded(extractor.engine, usable);
+    const { vectors, augmented } = await embedDecoded(extractor.engine, usable);
     for (const [index, { pixels: _, ...photo }] of usable.entries()) {
       const none = new Float32Array();
-      photos.push({ ...photo, vector: vectors[index] ?? none, mirrored: mirrored[index] ?? none });
+      photos.push({ ...photo, vector: vectors[index] ?? none, augmented: augmented[index] ?? none });
     }
     onPhoto(Math.min(start + BATCH, files.length), files.length);
   }
@@ -87,7 +87,7 @@ function sortOut(batch: readonly (DecodedFile | RejectedFile)[], seen: Map<strin
 /** What tells a photo from others. */
 type PhotoFact = Pick<EmbeddedFile, 'source' | 'label'>;
 
-type DecodedFile = Omit<EmbeddedFile, 'vector' | 'mirrored'> & { pixels: Uint8Array };
+type DecodedFile = Omit<EmbeddedFile, 'vector' | 'augmented'> & { pixels: Uint8Array };
 
 async function readFileOf(
   folder: string,

@@ -1,5 +1,5 @@
 import type { CrossValidated, Gain, PairedGain } from '../../vision/cross-validation.ts';
-import type { RejectedFile } from './photos.ts';
+import type { Diagnosis } from './doctor.ts';
 
 /** What `npm run evaluate --json` writes. */
 export interface EvaluationReport {
@@ -10,7 +10,6 @@ export interface EvaluationReport {
     /** Near-duplicates counted as one. */
     different: number;
     classes: Record<string, number>;
-    rejected: RejectedFile[];
   };
   extractor: string;
   folds: number;
@@ -21,17 +20,25 @@ export interface EvaluationReport {
   plainHead: CrossValidated;
   /** Of the pipeline over the plain head. */
   gain: PairedGain;
+  doctor: Diagnosis;
 }
 
 /** The report as tables for a terminal. */
-export function formatReport({ images, pipeline, plainHead, gain, ...run }: EvaluationReport): string {
+export function formatReport({
+  images,
+  pipeline,
+  plainHead,
+  gain,
+  doctor,
+  ...run
+}: EvaluationReport): string {
   const classes = Object.entries(images.classes).map(([label, photos]) => `${label} ${photos}`);
   const scores = ({ accuracy, interval, rocAuc, ece, logLoss }: CrossValidated) => [
     ...[percent(accuracy), `${percent(interval[0])} to ${percent(interval[1])}`],
     ...[rocAuc.toFixed(4), percent(ece), logLoss.toFixed(4)],
   ];
   return [
-    `${images.used} photos (${classes.join(', ')}), ${images.different} different, ${images.rejected.length} set aside;` +
+    `${images.used} photos (${classes.join(', ')}), ${images.different} different, ${doctor.rejected.length} set aside;` +
       ` ${run.folds} folds x ${run.seeds} seeds on ${run.extractor}`,
     '',
     alignedTable([

@@ -1,0 +1,48 @@
+import { escapeXml } from './pictures.ts';
+
+/** Markup that is safe to put into a page as it is. */
+export type Html = string;
+
+const STYLE = `
+:root { color-scheme: light dark; font: 16px/1.5 system-ui, Helvetica, Arial, sans-serif }
+body { max-width: 72rem; margin: 2rem auto; padding: 0 1rem }
+table { border-collapse: collapse; margin: 0.5rem 0 1.5rem }
+th, td { padding: 0.25rem 0.75rem; border-bottom: 1px solid #8884; text-align: right; font-variant-numeric: tabular-nums }
+th:first-child, td:first-child { text-align: left }
+figure { display: inline-block; width: 11.5rem; margin: 0 0.75rem 1rem 0; vertical-align: top; overflow-wrap: anywhere; font-size: 0.85rem }
+figure img { width: 100%; display: block; background: #8882 }
+.pictures svg { max-width: 100%; height: auto; margin-right: 1rem }
+.passed::before { content: "passed" ; color: #1a7f37 } .failed::before { content: "FAILED"; color: #c1121f; font-weight: bold }
+`;
+
+/** A page that needs nothing but itself: no script, no file of others. */
+export function htmlPage(title: string, parts: readonly Html[]): Buffer {
+  return Buffer.from(
+    `<!doctype html>\n<html lang="en"><head><meta charset="utf-8">` +
+      `<meta name="viewport" content="width=device-width"><title>${escapeXml(title)}</title>` +
+      `<style>${STYLE}</style></head>\n<body>\n<h1>${escapeXml(title)}</h1>\n${parts.join('\n')}\n</body></html>\n`,
+  );
+}
+
+export function heading(text: string): Html {
+  return `<h2>${escapeXml(text)}</h2>`;
+}
+
+export function paragraph(text: string): Html {
+  return `<p>${escapeXml(text)}</p>`;
+}
+
+/** A table of text; an empty one says so. */
+export function htmlTable(heads: readonly string[], rows: readonly (readonly string[])[]): Html {
+  if (rows.length === 0) return paragraph('None.');
+  const line = (cells: readonly string[], tag: 'th' | 'td') =>
+    `<tr>${cells.map((cell) => `<${tag}>${escapeXml(cell)}</${tag}>`).join('')}</tr>`;
+  return `<table><thead>${line(heads, 'th')}</thead><tbody>${rows.map((cells) => line(cells, 'td')).join('')}</tbody></table>`;
+}
+
+/** @param jpeg the picture; @param lines of the caption, the first one bold */
+export function htmlFigure(jpeg: Uint8Array, [first = '', ...others]: readonly string[]): Html {
+  const data = `data:image/jpeg;base64,${Buffer.from(jpeg).toString('base64')}`;
+  const caption = [`<b>${escapeXml(first)}</b>`, ...others.map(escapeXml)].join('<br>');
+  return `<figure><img alt="${escapeXml(first)}" src="${data}"><figcaption>${caption}</figcaption></figure>`;
+}
