@@ -6,6 +6,7 @@ import { type TestStores, testStores } from '../../shared/stores/testing.ts';
 import { storeDrawnDataset, storeDrawnModel } from '../../shared/stores/testing-models.ts';
 import { openTracker } from '../../shared/stores/tracking.ts';
 import * as evaluate from './handler.ts';
+import type { TestReport } from './report.ts';
 
 const good = 'v0000000001';
 const spoilt = 'v0000000002';
@@ -63,6 +64,14 @@ describe('evaluate', () => {
     expect(written).toMatchObject({ approved: true, metrics: verdict.metrics });
     const tested = written?.confusion.flat().reduce((sum, count) => sum + count, 0);
     expect(tested).toBe(verdict.metrics.images);
+    const { bytes } = await stores.objects.get(`models/plants/${good}/report.json`);
+    const report = JSON.parse(bytes.toString()) as TestReport;
+    expect(report).toMatchObject({ approved: true, metrics: verdict.metrics, paired: null });
+    const bySize = report.slices.filter(({ by }) => by === 'shorter side');
+    expect(bySize.reduce((sum, { photos }) => sum + photos, 0)).toBe(verdict.metrics.images);
+    const page = (await stores.objects.get(`models/plants/${good}/report.html`)).bytes.toString();
+    for (const part of ['Confusion matrix', 'ROC curves', 'Calibration', 'no champion'])
+      expect(page).toContain(part);
   });
 
   it('refuses a first model that learnt the wrong names', async () => {
@@ -78,6 +87,14 @@ describe('evaluate', () => {
     expect(equal.verdict.checks.find(({ check }) => check === 'non-inferiority')).toMatchObject({
       passed: true,
       value: 0,
+    });
+    const { bytes } = await stores.objects.get(`models/plants/${twin}/report.json`);
+    const { paired } = JSON.parse(bytes.toString()) as TestReport;
+    expect(paired).toMatchObject({
+      champion: good,
+      won: 0,
+      lost: 0,
+      accuracy: { mean: 0, interval: [0, 0] },
     });
     const worse = await judge(spoilt);
     expect(worse.failed).toEqual(expect.arrayContaining(['floor', 'non-inferiority']));

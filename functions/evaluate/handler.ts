@@ -5,18 +5,22 @@ import { startCompute, workerBeside } from '../../shared/function/compute.ts';
 import type { FunctionContext, FunctionEvent, InitContext } from '../../shared/function/types.ts';
 import { type Database, openDatabase } from '../../shared/stores/database.ts';
 import { type DatasetImage, readDataset } from '../../shared/stores/datasets.ts';
-import { readFeatures } from '../../shared/stores/features.ts';
+import { readFeatures, readSliceFacts } from '../../shared/stores/features.ts';
 import {
   type ModelRecord,
   readChampion,
   readModelFile,
   writeEvaluation,
+  writeReport,
 } from '../../shared/stores/models.ts';
 import { type ObjectStore, openObjects } from '../../shared/stores/objects.ts';
-import { openTracker, type Tracker } from '../../shared/stores/tracking.ts';
+import { openTracker, type TrackedRun, type Tracker } from '../../shared/stores/tracking.ts';
 import { applyHead, parseHead } from '../../shared/vision/head.ts';
+import type { SliceFacts } from '../../shared/vision/slices.ts';
 import { evaluateSettings, type GateLimits } from './config.ts';
 import { judge } from './gate.ts';
+import { buildReport, type TestReport } from './report.ts';
+import { reportPage } from './report-page.ts';
 import type { Answers } from './score.ts';
 import { logFindings } from './tracking.ts';
 import type { EvaluateJobs, ScoredModel } from './worker.ts';
@@ -70,13 +74,31 @@ export async function handler(event: FunctionEvent, context: FunctionContext) {
     runName: version,
     tags: { 'dandelion.version': version, 'dandelion.dataset': trained.dataset.version },
   });
-  await logFindings(run, { candidate, images, classes, approved }, limits, context);
+  const findings = { candidate, images, classes, approved };
+  await logFindings(run, findings, limits, context);
+  await publishReport(run, buildReport(findings, champion, checks, await factsOf(candidate, images)));
   context.log.info({ approved, checks }, 'gate decided');
   return context.result(
     approved ? 'dev.dandelion.model.approved.v1' : 'dev.dandelion.model.rejected.v1',
     { model: trained.model, dataset: trained.dataset, ...verdict },
     version,
   );
+}
+
+/** What the test photos are sliced by. */
+function factsOf({ record }: ScoredModel, images: readonly DatasetImage[]): Promise<SliceFacts[]> {
+  const digests = images.map(({ sha256 }) => sha256);
+  return readSliceFacts(db, { model: record.name, extractor: record.extractor.id }, digests);
+}
+
+/** The report for programs and for people, beside the model and on its run. */
+async function publishReport(run: TrackedRun, report: TestReport): Promise<void> {
+  const { name, version } = report.model;
+  const json = Buffer.from(`${JSON.stringify(report, null, 2)}\n`);
+  const page = reportPage(report);
+  await writeReport(objects, name, version, { json, page });
+  await run.logArtifact('test/report.json', json);
+  await run.logArtifact('test/report.html', page);
 }
 
 /** The champion to beat; a candidate that already serves (its event was repeated) has none. */

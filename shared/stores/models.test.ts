@@ -45,6 +45,14 @@ describe('a stored model', () => {
     await objects.put('models/plants/v00000000aa/model.json', Buffer.from('{"name": "plants"}'));
     await expect(readModel(objects, 'plants', 'v00000000aa')).rejects.toMatchObject({ code: 'model-broken' });
   });
+
+  it('of another schema version is refused by that version', async () => {
+    await objects.put('models/plants/v00000000ab/model.json', Buffer.from('{"schemaVersion": 7}'));
+    await expect(readModel(objects, 'plants', 'v00000000ab')).rejects.toMatchObject({
+      code: 'model-broken',
+      message: expect.stringContaining('schema version 7, this release reads 1'),
+    });
+  });
 });
 
 describe('the champion', () => {

@@ -152,6 +152,17 @@ export async function writeEvaluation(
   await objects.put(`${folderOf(name, version)}/evaluation.json`, jsonBytes(evaluation));
 }
 
+/** Writes what the test split said of a model: `report.json` for programs, `report.html` for people. */
+export async function writeReport(
+  objects: ObjectStore,
+  name: string,
+  version: string,
+  { json, page }: { json: Uint8Array; page: Uint8Array },
+): Promise<void> {
+  await objects.put(`${folderOf(name, version)}/report.json`, json);
+  await objects.put(`${folderOf(name, version)}/report.html`, page);
+}
+
 export async function readEvaluation(
   objects: ObjectStore,
   name: string,
@@ -220,10 +231,17 @@ export async function readJson<Schema extends z.ZodType>(
   try {
     return { value: schema.parse(JSON.parse(found.bytes.toString('utf8'))), etag: found.etag };
   } catch (cause) {
-    throw new DandelionError('model-broken', `"${key}" cannot be read; it was written by another program.`, {
+    throw new DandelionError('model-broken', `"${key}" ${whyUnreadable(found.bytes.toString('utf8'))}.`, {
       cause,
     });
   }
+}
+
+function whyUnreadable(text: string): string {
+  const version = /"schemaVersion":\s*(\d+)/.exec(text)?.[1] ?? '1';
+  return version === '1'
+    ? 'cannot be read; it was written by another program'
+    : `has schema version ${version}, this release reads 1: use the release that wrote it, or train again`;
 }
 
 export function jsonBytes(value: unknown): Buffer {

@@ -30,8 +30,11 @@ const crossValidationSchema = z.object({
   table: z.array(pathEntry),
 });
 
+const HEAD_FORMAT = 'dandelion-head-v1';
+const formatSchema = z.object({ format: z.string() });
+
 const headSchema = z.object({
-  format: z.literal('dandelion-head-v1'),
+  format: z.literal(HEAD_FORMAT),
   classes: z.array(z.string()).min(2),
   dimension: z.number().int().positive(),
   weights: floats,
@@ -71,7 +74,7 @@ function base64(values: Float32Array): string {
 export function serialiseHead(head: TrainedHead): Uint8Array {
   const { weights, bias, directions, ...rest } = head;
   const file = {
-    format: 'dandelion-head-v1',
+    format: HEAD_FORMAT,
     ...rest,
     weights: base64(weights),
     bias: base64(bias),
@@ -100,8 +103,17 @@ export function parseHead(bytes: Uint8Array): TrainedHead {
 
 function parseFile(bytes: Uint8Array): z.output<typeof headSchema> {
   try {
-    return headSchema.parse(JSON.parse(Buffer.from(bytes).toString('utf8')));
+    const file: unknown = JSON.parse(Buffer.from(bytes).toString('utf8'));
+    const { data } = formatSchema.safeParse(file);
+    if (data !== undefined && data.format !== HEAD_FORMAT) {
+      throw new DandelionError(
+        'model-broken',
+        `The head file has the format ${data.format}, this release reads ${HEAD_FORMAT}: train again, or serve it with the release that wrote it.`,
+      );
+    }
+    return headSchema.parse(file);
   } catch (cause) {
+    if (cause instanceof DandelionError) throw cause;
     throw new DandelionError('model-broken', 'The head file cannot be read; train again.', { cause });
   }
 }

@@ -145,3 +145,36 @@ export function rocPicture(
     textAt(24, top + side / 2, 'true positive rate', { size: 14, turn: -90 }),
   ]);
 }
+
+/**
+ * Draws a reliability diagram: how often answers of each confidence are right; on the diagonal confidence is truth.
+ *
+ * @param bins equally wide intervals of confidence, in order
+ * @returns an SVG file
+ */
+export function calibrationPicture(
+  bins: readonly { upTo: number; photos: number; confidence: number; accuracy: number }[],
+  title: string,
+): Buffer {
+  const [left, top, side] = [76, 64, 420];
+  const width = side / bins.length;
+  const most = Math.max(1, ...bins.map(({ photos }) => photos));
+  const bars = bins.flatMap(({ photos, confidence, accuracy }, index) => {
+    if (photos === 0) return [];
+    const [x, height] = [left + index * width, accuracy * side];
+    const bar = `<rect x="${x.toFixed(1)}" y="${(top + side - height).toFixed(1)}" width="${(width - 1).toFixed(1)}" height="${height.toFixed(1)}" fill="${COLOURS[0]}" fill-opacity="${(0.25 + (0.6 * photos) / most).toFixed(2)}"/>`;
+    const y = (top + side - confidence * side).toFixed(1);
+    const mark = `<path d="M${x.toFixed(1)} ${y} h${(width - 1).toFixed(1)}" stroke="${COLOURS[1]}" stroke-width="2.5"/>`;
+    return [bar, mark, textAt(x + width / 2, top + side + 12, String(photos), { size: 10 })];
+  });
+  return svgPicture(left + side + 240, top + side + 76, [
+    textAt(left, 28, title, { anchor: 'start', size: 16, weight: 'bold' }),
+    `<rect x="${left}" y="${top}" width="${side}" height="${side}" fill="none" stroke="${FAINT}"/>`,
+    `<path d="M${left} ${top + side} L${left + side} ${top}" stroke="${INK}" stroke-dasharray="2 4" stroke-width="1"/>`,
+    ...bars,
+    textAt(left + side + 24, top + 12, 'bar: share that is right', { anchor: 'start', size: 12 }),
+    textAt(left + side + 24, top + 32, 'line: mean confidence', { anchor: 'start', size: 12 }),
+    textAt(left + side / 2, top + side + 50, 'confidence (photos below)', { size: 14 }),
+    textAt(24, top + side / 2, 'right', { size: 14, turn: -90 }),
+  ]);
+}
