@@ -7,7 +7,7 @@ export const preprocessSettings = storeSettings.extend({
    * `none`: classical features, without a backbone.
    */
   BACKBONE_URI: z.string().optional(),
-  /** Photos embedded at once; each is embedded with its mirror image. */
+  /** Photos embedded at once; each is embedded with an augmented view. */
   PREPROCESS_BATCH: count(1).default(16),
 });
 export type PreprocessSettings = z.infer<typeof preprocessSettings>;

@@ -12,7 +12,7 @@ export interface EmbeddedPhoto extends FeatureRow {
 }
 
 /**
- * Embeds photos of the object store, each with its mirror image.
+ * Embeds photos of the object store, each with an augmented view.
  *
  * @throws DandelionError `object-missing`, `object-corrupt`, or why a photo cannot be decoded
  */
@@ -25,13 +25,13 @@ export async function embedPhotos(
   const photos = await Promise.all(
     sha256.map(async (digest) => decodePhoto(await readPhoto(objects, digest), { size })),
   );
-  const { vectors, mirrored } = await embedDecoded(engine, photos);
+  const { vectors, augmented } = await embedDecoded(engine, photos);
   return photos.map((photo, index) => {
     const { flags, statistics } = assessPhoto(photo);
     return {
       sha256: sha256[index] ?? '',
       vector: vectors[index] ?? new Float32Array(),
-      flippedVector: mirrored[index] ?? new Float32Array(),
+      augmentedVector: augmented[index] ?? new Float32Array(),
       statistics: { ...statistics },
       flags,
     };

@@ -50,7 +50,7 @@ describe('preprocess', () => {
     ingested = await storeDrawnPhotos(stores, { model: 'plants', ingestion: 'first', classes });
   });
 
-  it('stores features of every photo and its mirror image, and a dataset version with splits', async () => {
+  it('stores features of every photo and its augmented view, and a dataset version with splits', async () => {
     const { event } = await run(ingested);
     const { dataset, extractor } = await storedBy(ingested);
     expect(event).toMatchObject({ type: 'dev.dandelion.features.stored.v1', subject: dataset.version });
@@ -62,7 +62,7 @@ describe('preprocess', () => {
     const matrix = await readFeatures(stores.db, split, extractor);
     expect(matrix.features).toHaveLength(train * extractor.dimension);
     expect(matrix.features.every(Number.isFinite)).toBe(true);
-    expect(matrix.flippedFeatures).not.toEqual(matrix.features);
+    expect(matrix.augmentedFeatures).not.toEqual(matrix.features);
   });
 
   it('gives the same dataset version again, and embeds nothing twice', async () => {

@@ -1,7 +1,15 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { createEvent, type EventData } from '../../shared/events.ts';
 import { invoke } from '../../shared/function/testing.ts';
-import { type ModelRecord, modelRecord, readModel, readModelFile } from '../../shared/stores/models.ts';
+import { readDataset } from '../../shared/stores/datasets.ts';
+import { storeFeatures } from '../../shared/stores/features.ts';
+import {
+  listModelVersions,
+  type ModelRecord,
+  modelRecord,
+  readModel,
+  readModelFile,
+} from '../../shared/stores/models.ts';
 import { type TestStores, testStores } from '../../shared/stores/testing.ts';
 import { storeDrawnDataset } from '../../shared/stores/testing-models.ts';
 import * as train from './handler.ts';
@@ -61,6 +69,20 @@ describe('train', () => {
     });
     expect(problem).toMatchObject({ code: 'object-missing', status: 503 });
     expect(problem?.detail).toContain('another-v1');
+  });
+
+  it('refuses features that are no numbers, and makes nothing', async () => {
+    const broken = { id: 'broken-v1', dimension: 3, inputSize: 224 };
+    const images = await readDataset(stores.db, 'plants', stored.dataset.version);
+    const vector = Float32Array.of(1, Number.NaN, 2);
+    const rows = images.map(({ sha256 }) => ({ sha256, vector, augmentedVector: vector, statistics: {} }));
+    await storeFeatures(stores.db, 'plants', broken.id, rows);
+    const before = await listModelVersions(stores.objects, 'plants');
+    const event = request({ ...stored, extractor: broken }, 'event-nan');
+    const { problem } = await invoke(train, { name: 'train', event, env: stores.env });
+    expect(problem).toMatchObject({ code: 'bad-data', status: 422 });
+    expect(problem?.detail).toContain('is NaN');
+    expect(await listModelVersions(stores.objects, 'plants')).toEqual(before);
   });
 
   it('refuses an event of another kind', async () => {

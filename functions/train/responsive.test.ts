@@ -36,7 +36,7 @@ async function storeRandomFeatures(): Promise<EventData<'dev.dandelion.features.
     Float32Array.from({ length: dimension }, () => random() + (label === 'grass' ? 0.03 : 0));
   for (let start = 0; start < photos; start += 200) {
     const rows = images.slice(start, start + 200).map(({ sha256, label }) => {
-      return { sha256, vector: vectorOf(label), flippedVector: vectorOf(label), statistics: {} };
+      return { sha256, vector: vectorOf(label), augmentedVector: vectorOf(label), statistics: {} };
     });
     await storeFeatures(stores.db, 'noise', extractor.id, rows);
   }

@@ -47,7 +47,7 @@ const jobs = {
       groups: training.groups,
     };
     const trained = await trainHead(
-      { ...own, flippedFeatures: training.flippedFeatures, dimension, classes, seed: stored.seed },
+      { ...own, augmentedFeatures: training.augmentedFeatures, dimension, classes, seed: stored.seed },
       { signal: tools.signal, onProgress: (done, total) => tools.progress(done, total, 'training the head') },
     );
     const trainingMs = performance.now() - started;

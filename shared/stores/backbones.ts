@@ -27,8 +27,11 @@ export interface LoadBackboneOptions extends FetchOptions {
   log: Pick<Logger, 'info' | 'warn'>;
 }
 
-/** Name of the pinned weights as this version converts them and decodes photos for them: features of another are not mixed in. */
-export const DEFAULT_BACKBONE = 'efficientnet-lite0-v2';
+/** How this version converts weights, and decodes and augments photos for them. Part of each id: features of another are not mixed in. */
+const GENERATION = 'v3';
+
+/** The pinned weights. */
+export const DEFAULT_BACKBONE = `efficientnet-lite0-${GENERATION}`;
 
 const MAX_UNPACKED_BYTES = 1_000_000_000;
 
@@ -162,7 +165,7 @@ async function convert(
   const digest = sha256(graph);
   const record: BackboneRecord = {
     schemaVersion: 1,
-    id: pinned ? DEFAULT_BACKBONE : `backbone-${digest.slice(0, 10)}`,
+    id: pinned ? DEFAULT_BACKBONE : `backbone-${digest.slice(0, 10)}-${GENERATION}`,
     digest,
     sizeBytes: graph.length,
     licence: pinned ? PINNED_WEIGHTS.licence : null,

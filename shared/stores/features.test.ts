@@ -19,7 +19,7 @@ const shaOf = (index: number) => index.toString(16).padStart(64, '0');
 const rowOf = (index: number, numbers: number[]): FeatureRow => ({
   sha256: shaOf(index),
   vector: Float32Array.from(numbers),
-  flippedVector: Float32Array.from(numbers.toReversed()),
+  augmentedVector: Float32Array.from(numbers.toReversed()),
   statistics: { brightness: index / 7 },
 });
 
@@ -41,7 +41,7 @@ describe('features', () => {
     expect(read.features).toEqual(
       Float32Array.from(rows.flatMap(({ vector }) => [...vector].map(Math.f16round))),
     );
-    expect(read.flippedFeatures.slice(-3)).toEqual(Float32Array.of(0.5, -1202, Math.f16round(1202 / 3)));
+    expect(read.augmentedFeatures.slice(-3)).toEqual(Float32Array.of(0.5, -1202, Math.f16round(1202 / 3)));
   });
 
   it('that no half float holds, and those of an older release, are floats to the bit', async () => {
@@ -63,6 +63,16 @@ describe('features', () => {
     await expect(reading).rejects.toMatchObject({
       code: 'object-missing',
       message: expect.stringContaining(shaOf(9001)),
+    });
+    const other = { ...extractor, id: 'another-v1' };
+    await expect(readFeatures(db, { model, version, split: 'train' }, other)).rejects.toMatchObject({
+      code: 'object-missing',
+      message: expect.stringContaining('has no another-v1 features'),
+    });
+    const longer = { ...extractor, dimension: 7 };
+    await expect(readFeatures(db, { model, version, split: 'train' }, longer)).rejects.toMatchObject({
+      code: 'object-corrupt',
+      message: expect.stringContaining('where 7 numbers belong'),
     });
   });
 });

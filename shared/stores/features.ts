@@ -1,4 +1,5 @@
 import { DandelionError } from '../errors.ts';
+import type { SliceFacts } from '../vision/slices.ts';
 import { BYTEA_ARRAY, type Database } from './database.ts';
 import { readDataset, type Split } from './datasets.ts';
 
@@ -6,8 +7,8 @@ import { readDataset, type Split } from './datasets.ts';
 export interface FeatureRow {
   sha256: string;
   vector: Float32Array;
-  /** Of the photo's mirror image: augmentation for training. */
-  flippedVector: Float32Array;
+  /** Of the photo's augmented view (see vision/augment.ts): a further sample to train on. */
+  augmentedVector: Float32Array;
   /** Plain numbers about the photo (brightness, sharpness ...), the reference for drift. */
   statistics: Record<string, number>;
 }
@@ -20,7 +21,7 @@ export interface FeatureMatrix {
   /** n x dimension, row-major. */
   features: Float32Array;
   /** n x dimension, row-major. */
-  flippedFeatures: Float32Array;
+  augmentedFeatures: Float32Array;
   dimension: number;
 }
 
@@ -59,13 +60,13 @@ export async function storeFeatures(
       BYTEA_ARRAY,
     );
   await db`
-    insert into features (model, extractor, sha256, vector, flipped_vector, statistics)
-    select ${model}, ${extractor}, photo.sha256, photo.vector, flipped, statistics::jsonb
+    insert into features (model, extractor, sha256, vector, augmented_vector, statistics)
+    select ${model}, ${extractor}, photo.sha256, photo.vector, augmented, statistics::jsonb
     from unnest(
       ${rows.map(({ sha256 }) => sha256)}::text[],
-      ${vectors(({ vector }) => vector)}, ${vectors(({ flippedVector }) => flippedVector)},
+      ${vectors(({ vector }) => vector)}, ${vectors(({ augmentedVector }) => augmentedVector)},
       ${rows.map(({ statistics }) => JSON.stringify(statistics))}::text[])
-      as photo (sha256, vector, flipped, statistics)
+      as photo (sha256, vector, augmented, statistics)
     on conflict do nothing`;
 }
 
@@ -101,12 +102,12 @@ export async function readFeatures(
   const { dimension } = extractor;
   const images = await readDataset(db, dataset.model, dataset.version, dataset.split);
   const features = new Float32Array(images.length * dimension);
-  const flippedFeatures = new Float32Array(images.length * dimension);
+  const augmentedFeatures = new Float32Array(images.length * dimension);
   // Page by page: the rows of a page are garbage once they are in the matrices.
   for (let start = 0; start < images.length; start += PAGE_ROWS) {
     const page = images.slice(start, start + PAGE_ROWS).map(({ sha256 }) => sha256);
-    const rows = await db<{ sha256: string; vector: Buffer; flipped: Buffer }[]>`
-      select sha256, vector, flipped_vector as flipped from features
+    const rows = await db<{ sha256: string; vector: Buffer; augmented: Buffer }[]>`
+      select sha256, vector, augmented_vector as augmented from features
       where model = ${dataset.model} and extractor = ${extractor.id} and sha256 = any(${page}::text[])`;
     const stored = new Map(rows.map((row) => [row.sha256, row]));
     for (const [index, sha256] of page.entries()) {
@@ -118,7 +119,7 @@ export async function readFeatures(
         );
       }
       features.set(unpacked(row.vector, dimension), (start + index) * dimension);
-      flippedFeatures.set(unpacked(row.flipped, dimension), (start + index) * dimension);
+      augmentedFeatures.set(unpacked(row.augmented, dimension), (start + index) * dimension);
     }
   }
   return {
@@ -126,9 +127,30 @@ export async function readFeatures(
     labels: images.map(({ label }) => label),
     groups: images.map(({ group }) => group),
     features,
-    flippedFeatures,
+    augmentedFeatures,
     dimension,
   };
+}
+
+/** What the photos of an evaluation are told apart by, in the order of the digests; `{}` for one that is not known. */
+export async function readSliceFacts(
+  db: Database,
+  { model, extractor }: { model: string; extractor: string },
+  sha256: readonly string[],
+): Promise<SliceFacts[]> {
+  const rows = await db<{ sha256: string; brightness: number | null; shortSide: number; source: string }[]>`
+    select i.sha256, (f.statistics ->> 'brightness')::float8 as brightness,
+      least(i.width, i.height) as "shortSide", i.label_source as source
+    from images i left join features f
+      on f.model = i.model and f.sha256 = i.sha256 and f.extractor = ${extractor}
+    where i.model = ${model} and i.sha256 = any(${[...sha256]}::text[])`;
+  const known = new Map(
+    rows.map(({ sha256: digest, brightness, ...facts }) => [
+      digest,
+      { ...facts, brightness: brightness ?? undefined },
+    ]),
+  );
+  return sha256.map((digest) => known.get(digest) ?? {});
 }
 
 const PAGE_ROWS = 500;

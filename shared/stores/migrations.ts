@@ -310,4 +310,10 @@ export const migrations: readonly Migration[] = [
       create index feedback_by_photo on feedback (sha256) where sha256 is not null;
     `,
   },
+  {
+    id: 13,
+    name: 'augmented views',
+    // What older extractors stored there, of the mirror image, keeps its own extractor's name.
+    sql: 'alter table features rename column flipped_vector to augmented_vector;',
+  },
 ];

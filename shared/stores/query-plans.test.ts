@@ -27,7 +27,7 @@ beforeAll(async () => {
     (row) => row.sha256,
   );
   const vector = Float32Array.of(1, 2, 3, 4);
-  const rows = sha256.map((digest) => ({ sha256: digest, vector, flippedVector: vector, statistics: {} }));
+  const rows = sha256.map((digest) => ({ sha256: digest, vector, augmentedVector: vector, statistics: {} }));
   await storeFeatures(db, model, extractor.id, rows);
   // The version that is read is a small part of the table, as after many trainings.
   for (const [label, share] of [

@@ -1,10 +1,10 @@
 import type { EventData } from '../events.ts';
+import { augmentPhoto } from '../vision/augment.ts';
 import { CLASSICAL_EXTRACTOR, classicalFeatures } from '../vision/classical.ts';
 import { serialiseHead, trainHead } from '../vision/classifier.ts';
 import { decodePhoto } from '../vision/decode.ts';
 import { type DrawnClass, drawPhoto } from '../vision/drawn.ts';
 import { evaluateClassifier } from '../vision/metrics.ts';
-import { mirrorPixels } from '../vision/mirror.ts';
 import { inspectPhoto } from '../vision/photo-facts.ts';
 import { assignSplits, type DatasetSummary, listCandidates, readDataset, storeDataset } from './datasets.ts';
 import { readFeatures, storeFeatures } from './features.ts';
@@ -58,9 +58,9 @@ export async function storeDrawnDataset(
   for (const { sha256 } of candidates) {
     const { pixels, size } = await decodePhoto((await objects.get(imageKey(sha256))).bytes);
     const vector = classicalFeatures(pixels, size);
-    const flippedVector = classicalFeatures(mirrorPixels(pixels, size), size);
+    const augmentedVector = classicalFeatures(augmentPhoto(pixels, size), size);
     await storeFeatures(db, model, CLASSICAL_EXTRACTOR.id, [
-      { sha256, vector, flippedVector, statistics: {} },
+      { sha256, vector, augmentedVector, statistics: {} },
     ]);
   }
   const { images } = assignSplits(model, candidates);
@@ -93,7 +93,7 @@ export function modelDraft(name: string, version: string): Omit<ModelRecord, 'fi
       classes: { a: 10, b: 10 },
       splits: { train: 10, validation: 5, test: 5 },
     },
-    extractor: { id: 'classical-v2', dimension: 3, digest: null },
+    extractor: { id: 'classical-v3', dimension: 3, digest: null },
     preprocessing: { size: 224, resize: 'cover', colour: 'rgb' },
     training: {
       runId: 'run',

@@ -67,7 +67,10 @@ function plainFeatures(pixels: Uint8Array, state: StateDict): number[] {
       plane.map((line, row) => line.map((value, column) => value + (kept[c]?.[row]?.[column] ?? Number.NaN))),
     );
   }
-  return current.map((plane) => plane.flat().reduce((a, b) => a + b, 0) / plane.flat().length);
+  return current.map((plane) => {
+    const places = plane.flat();
+    return Math.cbrt(places.reduce((sum, value) => sum + value ** 3, 0) / places.length);
+  });
 }
 
 const state = randomStateDict(SMALL_ARCHITECTURE, 7);

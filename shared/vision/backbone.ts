@@ -202,6 +202,35 @@ function preprocessing(): { nodes: OnnxNode[]; constants: OnnxTensor[]; output: 
 }
 
 /**
+ * Pools a feature map that is nowhere negative into `features` by the generalised mean, the cube root of the mean cube
+ * (Radenović, Tolias and Chum, 2018, section 3.2): a flower on a few places counts for more than in the plain mean.
+ * `map` is shared out so that its mean over the places is `features` again.
+ *
+ * Against the plain mean, with a linear head on 270 photos (5-fold cross-validation, 3 seeds): +0.7 points (95 % interval
+ * 0.3 to 1.2) over ten kinds of spoilt photos, most where the flowers are small (+3.3 at a third of the size), +0.4 (-0.3
+ * to 1.1) on photos as they are. The maximum is better still on small flowers, and worse on photos as they are.
+ */
+function generalisedMean(map: string): { nodes: OnnxNode[]; constants: OnnxTensor[] } {
+  return {
+    nodes: [
+      onnxNode('Mul', [map, map], 'squares'),
+      onnxNode('Mul', ['squares', map], 'cubes'),
+      onnxNode('GlobalAveragePool', ['cubes'], 'mean_cube'),
+      onnxNode('Pow', ['mean_cube', 'third'], 'pooled'),
+      onnxNode('Flatten', ['pooled'], graphNames.features, { axis: 1 }),
+      onnxNode('Mul', ['pooled', 'pooled'], 'pooled_squares'),
+      // A channel that is 0 everywhere is shared out as 0.
+      onnxNode('Add', ['pooled_squares', 'tiny'], 'shares'),
+      onnxNode('Div', ['cubes', 'shares'], graphNames.map),
+    ],
+    constants: [
+      floatTensor('third', [], Float32Array.of(1 / 3)),
+      floatTensor('tiny', [], Float32Array.of(1e-12)),
+    ],
+  };
+}
+
+/**
  * Turns torch weights into the ONNX graph that all engines read: uint8 photos in, `features` and `map` out
  * (shapes at {@link graphNames}), batch normalisation folded. The same weights always give the same bytes.
  *
@@ -231,7 +260,7 @@ export function backboneGraph(stateDict: StateDict, architecture = EFFICIENTNET_
     current = id;
     size = Math.ceil(size / layer.stride);
     if (layer.activation) {
-      const activated = layer === layers.at(-1) ? graphNames.map : `${id}.relu6`;
+      const activated = layer === layers.at(-1) ? 'activations' : `${id}.relu6`;
       nodes.push(onnxNode('Clip', [current, 'relu_low', 'relu_high'], activated));
       current = activated;
     }
@@ -240,8 +269,9 @@ export function backboneGraph(stateDict: StateDict, architecture = EFFICIENTNET_
       current = `${id}.sum`;
     }
   }
-  nodes.push(onnxNode('GlobalAveragePool', [graphNames.map], 'pooled'));
-  nodes.push(onnxNode('Flatten', ['pooled'], graphNames.features, { axis: 1 }));
+  const pooling = generalisedMean('activations');
+  nodes.push(...pooling.nodes);
+  constants.push(...pooling.constants);
   return encodeOnnx(
     onnxModel({
       name,

@@ -22,7 +22,7 @@ const patternScales = 2;
 
 /** Name and length of the vector; the id changes whenever the numbers do. */
 export const CLASSICAL_EXTRACTOR = {
-  id: 'classical-v2',
+  id: 'classical-v3',
   dimension: colourDimension + gradientScales * gradientDimension + patternScales * patternKinds,
 } as const;
 

@@ -21,7 +21,7 @@ function sampleData(perClass: number[], seed: number): TrainingData {
     );
   return {
     features: sample(),
-    flippedFeatures: sample(),
+    augmentedFeatures: sample(),
     labels,
     dimension: DIMENSION,
     classes: perClass.map((_, label) => `class ${label}`),
@@ -125,7 +125,7 @@ describe('trainHead', () => {
   it('bears constant features', async () => {
     const data = sampleData([30, 30], 13);
     for (let i = 0; i < data.features.length; i += DIMENSION) data.features[i] = 5;
-    const head = await trainHead({ ...data, flippedFeatures: undefined });
+    const head = await trainHead({ ...data, augmentedFeatures: undefined });
     expect([...head.weights].every(Number.isFinite)).toBe(true);
     expect(accuracyOn(data, head)).toBeGreaterThan(0.9);
   });
@@ -141,6 +141,20 @@ describe('trainHead', () => {
     await expect(trainHead({ ...data, groups: oneGroup })).rejects.toThrow('hold some out: class 0;');
     await expect(trainHead({ ...data, features: new Float32Array(7) })).rejects.toEqual(code('internal'));
   });
+
+  it('names the photo whose features are no numbers, and photos that are all the same', async () => {
+    const data = sampleData([10, 10], 16);
+    const bad = (part: RegExp) =>
+      expect.objectContaining({ code: 'bad-data', message: expect.stringMatching(part) });
+    for (const value of [Number.NaN, Number.POSITIVE_INFINITY]) {
+      const features = data.features.with(12 * DIMENSION + 3, value);
+      await expect(trainHead({ ...data, features })).rejects.toEqual(bad(/Feature 3 of .* 12 .*"class 1"/));
+      const augmentedFeatures = features;
+      await expect(trainHead({ ...data, augmentedFeatures })).rejects.toEqual(bad(/Feature 3 of/));
+    }
+    const features = Float32Array.from(data.features, (_, i) => i % DIMENSION);
+    await expect(trainHead({ ...data, features })).rejects.toEqual(bad(/All 20 .* class 0 from class 1/));
+  });
 });
 
 describe('head files', () => {
@@ -155,6 +169,11 @@ describe('head files', () => {
     expect(() => parseHead(Buffer.from('{}'))).toThrow(broken);
     expect(() => parseHead(serialiseHead(head).subarray(0, 100))).toThrow(broken);
     expect(() => parseHead(serialiseHead({ ...head, bias: Float32Array.of(1) }))).toThrow(broken);
+    const later = Buffer.from(serialiseHead(head))
+      .toString()
+      .replace('dandelion-head-v1', 'dandelion-head-v2');
+    expect(() => parseHead(Buffer.from(later))).toThrow('dandelion-head-v2');
+    expect(() => parseHead(Buffer.from(later))).toThrow(broken);
   });
 
   it('refuse features of another length', async () => {

@@ -12,8 +12,8 @@ export { applyHead, parseHead, serialiseHead, type TrainedHead } from './head.ts
 export interface TrainingData {
   /** Row-major [n, dimension]. */
   features: Float32Array;
-  /** Of the same photos mirrored left to right: further samples that share their photo's group. */
-  flippedFeatures?: Float32Array | undefined;
+  /** Of an augmented view of each photo: further samples that share their photo's group. */
+  augmentedFeatures?: Float32Array | undefined;
   /** Index into `classes`, [n]. */
   labels: Int32Array;
   dimension: number;
@@ -42,7 +42,7 @@ const PENALTIES = [10, 3, 1, 0.3, 0.1, 0.03, 0.01] as const;
 /** Everything the fits share. */
 interface Training {
   matrix: DesignMatrix;
-  /** Class of each row of the matrix: the photos, then their mirror images. */
+  /** Class of each row of the matrix: the photos, then their augmented views. */
   rowLabels: Int32Array;
   labels: Int32Array;
   classes: number;
@@ -63,16 +63,17 @@ interface Training {
  *
  * The same data, seed and backend give the same head to the bit. Serves the event loop between iterations.
  *
- * @throws DandelionError `too-few-classes`, `too-few-images` (a class without two groups of photos to hold one
+ * @throws DandelionError `bad-data` (features that are no numbers, or all the same), `too-few-classes`, `too-few-images` (a class without two groups of photos to hold one
  *   out), `internal` (lengths that do not fit); whatever reason the signal was aborted with
  */
 export async function trainHead(data: TrainingData, options: TrainingOptions = {}): Promise<TrainedHead> {
   checkData(data);
+  checkFeatures(data);
   const { labels, classes, dimension, seed, groups } = data;
   const { folds, count } = groupedFolds(labels, groups, FOLDS, seed);
   checkFolds(data, count);
   const { tf, backend } = await loadTensorFlow();
-  const parts = data.flippedFeatures ? [data.features, data.flippedFeatures] : [data.features];
+  const parts = data.augmentedFeatures ? [data.features, data.augmentedFeatures] : [data.features];
   const matrix = designMatrix(tf, parts, dimension);
   const total = count * PENALTIES.length + 1;
   let done = 0;
@@ -104,7 +105,7 @@ export async function trainHead(data: TrainingData, options: TrainingOptions = {
   }
 }
 
-function checkData({ features, flippedFeatures, labels, dimension, classes, groups }: TrainingData): void {
+function checkData({ features, augmentedFeatures, labels, dimension, classes, groups }: TrainingData): void {
   if (classes.length < 2) {
     throw new DandelionError(
       'too-few-classes',
@@ -112,7 +113,7 @@ function checkData({ features, flippedFeatures, labels, dimension, classes, grou
     );
   }
   const expected = labels.length * dimension;
-  const lengths = [features.length, flippedFeatures?.length ?? expected];
+  const lengths = [features.length, augmentedFeatures?.length ?? expected];
   if (lengths.some((length) => length !== expected) || (groups && groups.length !== labels.length)) {
     throw new DandelionError(
       'internal',
@@ -123,6 +124,24 @@ function checkData({ features, flippedFeatures, labels, dimension, classes, grou
     if (labels.includes(index)) continue;
     throw new DandelionError('too-few-images', `Class "${name}" has no photo to train on; add some.`);
   }
+}
+
+/** Features that are no numbers would spoil every weight without a word; equal ones teach nothing. */
+function checkFeatures({ features, augmentedFeatures, labels, dimension, classes }: TrainingData): void {
+  for (const part of augmentedFeatures === undefined ? [features] : [features, augmentedFeatures]) {
+    const fault = part.findIndex((value) => !Number.isFinite(value));
+    if (fault < 0) continue;
+    const photo = Math.floor(fault / dimension);
+    throw new DandelionError(
+      'bad-data',
+      `Feature ${fault % dimension} of training photo ${photo} (class "${classes[labels[photo] ?? 0]}") is ${part[fault]}: the backbone that made it is damaged; run preprocess again with a sound one.`,
+    );
+  }
+  if (features.some((value, index) => value !== features[index % dimension])) return;
+  throw new DandelionError(
+    'bad-data',
+    `All ${labels.length} training photos have the very same features, so nothing tells ${classes.join(' from ')}; use different photos.`,
+  );
 }
 
 function checkFolds({ classes, labels, groups }: TrainingData, count: number): void {

@@ -1,29 +1,37 @@
+import { DandelionError } from '../errors.ts';
+import { augmentPhoto } from './augment.ts';
 import type { DecodedPhoto } from './decode.ts';
 import type { Engine } from './engine.ts';
-import { mirrorPixels } from './mirror.ts';
 
-/** Features of photos and of their mirror images, an array of the extractor's dimension a photo. */
+/** Features of photos and of their augmented views, an array of the extractor's dimension a photo. */
 export interface Embedding {
   vectors: Float32Array[];
-  mirrored: Float32Array[];
+  augmented: Float32Array[];
 }
 
 /**
- * Runs decoded photos and their mirror images through the engine: what a head is trained on.
+ * Runs decoded photos and an augmented view of each through the engine: what a head is trained on.
  *
  * @param photos decoded to the engine's input size
+ * @throws DandelionError `model-broken` when a feature is no number
  */
 export async function embedDecoded(
   engine: Engine,
   photos: readonly Pick<DecodedPhoto, 'pixels'>[],
 ): Promise<Embedding> {
-  const pixels = Buffer.concat(photos.map((photo) => photo.pixels));
-  const both = Buffer.concat([pixels, mirrorPixels(pixels, engine.inputSize)]);
+  const views = photos.map(({ pixels }) => augmentPhoto(pixels, engine.inputSize));
+  const both = Buffer.concat([...photos.map(({ pixels }) => pixels), ...views]);
   const { features } = await engine.run(both, photos.length * 2);
+  if (features.some((value) => !Number.isFinite(value))) {
+    throw new DandelionError(
+      'model-broken',
+      `The ${engine.name} engine gives features that are no numbers: the backbone is damaged; delete it from the object store or name another by BACKBONE_URI.`,
+    );
+  }
   const dimension = engine.featureDimension;
   const vectorAt = (row: number) => features.slice(row * dimension, (row + 1) * dimension);
   return {
     vectors: photos.map((_, index) => vectorAt(index)),
-    mirrored: photos.map((_, index) => vectorAt(photos.length + index)),
+    augmented: photos.map((_, index) => vectorAt(photos.length + index)),
   };
 }

@@ -135,6 +135,8 @@ function compileSimple(compiler: Compiler, node: OnnxNode): Step {
       return scalarOr((x, y) => tf.add(x, y));
     case 'Div':
       return scalarOr((x, y) => tf.div(x, y));
+    case 'Pow':
+      return scalarOr((x, y) => tf.pow(x, y));
     case 'ReduceMax':
       return simple((x) => tf.max(x, attribute(node, 'axes')?.ints, true));
     case 'ReduceL2':

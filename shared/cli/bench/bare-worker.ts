@@ -3,7 +3,7 @@ import { availableParallelism } from 'node:os';
 import { InferenceSession, Tensor } from 'onnxruntime-node';
 import sharp from 'sharp';
 import { z } from 'zod';
-import { mirrorPixels } from '../../vision/mirror.ts';
+import { augmentPhoto } from '../../vision/augment.ts';
 import { answerQuestions } from './worker.ts';
 
 const question = z.object({
@@ -28,9 +28,9 @@ answerQuestions(question, async ({ graph, photos, size, batch }) => {
   let vectors = 0;
   let decoding = decode(photos.slice(0, batch));
   for (let start = 0; start < photos.length; start += batch) {
-    const decoded = Buffer.concat(await decoding);
+    const decoded = await decoding;
     decoding = decode(photos.slice(start + batch, start + 2 * batch));
-    const pixels = Buffer.concat([decoded, mirrorPixels(decoded, size)]);
+    const pixels = Buffer.concat([...decoded, ...decoded.map((photo) => augmentPhoto(photo, size))]);
     const rows = pixels.length / (size * size * 3);
     const image = new Tensor('uint8', pixels, [rows, size, size, 3]);
     const { features } = await session.run({ image }, ['features']);

@@ -79,7 +79,7 @@ async function* batchesOf(photos: readonly { sha256: string }[]): AsyncGenerator
     yield photos.slice(start, start + BATCH_PHOTOS).map(({ sha256 }, at) => ({
       ...{ sha256, statistics },
       vector: vectorAt(start + at),
-      flippedVector: vectorAt(start + at + 1),
+      augmentedVector: vectorAt(start + at + 1),
     }));
   }
 }

@@ -14,7 +14,7 @@ import { ratioOf, summarise } from './statistics.ts';
 import { type Row, row } from './table.ts';
 import { startWorker, type Worker } from './worker.ts';
 
-/** Photos a batch of the bare script, each with its mirror image: what was fastest on two cores. */
+/** Photos a batch of the bare script, each with its augmented view: what was fastest on two cores. */
 const bareBatch = 8;
 const model = 'measured';
 
@@ -134,7 +134,7 @@ async function embedBare(
     const answer = z.object({ vectors: z.number(), durationMs: z.number() });
     const { vectors, durationMs } = await worker.ask(question, answer);
     if (vectors === 2 * photos) return durationMs;
-    throw new DandelionError('internal', `${vectors} vectors of ${photos} photos and their mirror images.`);
+    throw new DandelionError('internal', `${vectors} vectors of ${photos} photos and their augmented views.`);
   } finally {
     await worker.close();
   }
