@@ -102,7 +102,7 @@ const stampFile = join(dist, 'stamp');
 const stamp = await stampOfSources();
 if ((await readFile(stampFile, 'utf8').catch(() => '')) !== stamp) {
   await mkdir(dist, { recursive: true });
-  await Promise.all([...(await functionNames()).map(buildFunction), buildGateway()]);
+  await Promise.all([...(await functionNames()).map(buildFunction), buildGateway(), buildKibana()]);
   await writeFile(stampFile, stamp);
 }
 
@@ -110,7 +110,7 @@ if ((await readFile(stampFile, 'utf8').catch(() => '')) !== stamp) {
 async function stampOfSources(): Promise<string> {
   const hash = createHash('sha256').update(`${process.platform} ${process.arch} ${commit}`);
   const sources = await Promise.all(
-    ['functions', 'shared', 'knative/base/eventing'].map((folder) =>
+    ['functions', 'shared', 'knative/base/eventing', 'knative/kibana'].map((folder) =>
       readdir(join(root, folder), { withFileTypes: true, recursive: true }),
     ),
   );
@@ -139,6 +139,13 @@ async function buildFunction(name: string): Promise<void> {
 function buildGateway(): Promise<void> {
   const contents = "export { serveGateway as start } from './shared/local/serve-gateway.ts';";
   return buildFolder('local/gateway', [{ name: 'function', contents }]);
+}
+
+/** What gives Kibana its dashboards, for Docker Compose. */
+function buildKibana(): Promise<void> {
+  return buildFolder('local/kibana', [
+    { name: 'function', contents: "export { start } from './shared/cli/kibana.ts';" },
+  ]);
 }
 
 async function buildFolder(path: string, entries: { name: string; contents: string }[]): Promise<void> {
@@ -274,6 +281,9 @@ async function layDataFiles(name: string, folder: string, metafile: Metafile): P
   const routes = ['functions/monitor/reconciler.ts', 'shared/local/serve-gateway.ts'];
   if (Object.keys(metafile.inputs).some((input) => routes.includes(input))) {
     await cp(eventing, join(folder, 'eventing'), { recursive: true });
+  }
+  if ('shared/cli/kibana.ts' in metafile.inputs) {
+    await cp(join(root, 'knative/kibana'), join(folder, 'kibana'), { recursive: true });
   }
   const staticFolder = join(root, 'functions', name, 'static');
   await cp(staticFolder, join(folder, 'static'), { recursive: true }).catch(ignoreMissing);

@@ -1,6 +1,12 @@
+import type { Logger } from 'pino';
 import type { InitContext } from '../../shared/function/types.ts';
 import type { Database } from '../../shared/stores/database.ts';
-import { countFeedback, measureLiveAccuracy } from '../../shared/stores/feedback.ts';
+import {
+  countFeedback,
+  type Feedback,
+  isCorrect,
+  measureLiveAccuracy,
+} from '../../shared/stores/feedback.ts';
 
 /** What people say of the model, for `/metrics`. */
 export function addFigures(gauge: InitContext['gauge'], db: Database, model: string): void {
@@ -26,4 +32,25 @@ export function addFigures(gauge: InitContext['gauge'], db: Database, model: str
         })),
       ),
   });
+}
+
+/** One line for what was given or reviewed, with the figures that dashboards draw live accuracy from. */
+export function logFeedback(
+  log: Logger,
+  action: 'given' | 'accepted' | 'rejected',
+  feedback: Pick<Feedback, 'model' | 'version' | 'predicted' | 'label'> & Partial<Pick<Feedback, 'logged'>>,
+): void {
+  const { model, version, predicted, label, logged } = feedback;
+  const correct = isCorrect(feedback);
+  log.info(
+    {
+      event: { action: `feedback-${action}` },
+      ml: {
+        model: { name: model, version },
+        // Numbers, so that an average is an accuracy.
+        feedback: { predicted, label, correct: correct ? 1 : 0, score: logged?.score },
+      },
+    },
+    `feedback ${action}: ${predicted} was ${correct ? 'right' : `wrong, it is ${label ?? 'none of the classes'}`}`,
+  );
 }

@@ -299,7 +299,7 @@ describe('live accuracy', () => {
     ]);
     const { body } = await give(said({ prediction }));
     const [seen] = (await waiting()).feedback;
-    expect(seen.logged).toEqual({ version: 'v0000000002', label: 'grass' });
+    expect(seen.logged).toEqual({ version: 'v0000000002', label: 'grass', score: 1 });
     await review(body.id, 'accept');
     expect((await call('/accuracy')).body.versions).toMatchObject([
       { version: 'v0000000002', reviewed: 1, correct: 1 },

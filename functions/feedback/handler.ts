@@ -7,7 +7,7 @@ import { measureLiveAccuracy, saveFeedback } from '../../shared/stores/feedback.
 import { openObjects } from '../../shared/stores/objects.ts';
 import { clientHash, clientOf } from './clients.ts';
 import { BODY_LIMIT_BYTES, type FeedbackSettings, feedbackSettings } from './config.ts';
-import { addFigures } from './figures.ts';
+import { addFigures, logFeedback } from './figures.ts';
 import { dropUnwantedPhoto, type FeedbackStores, keepPhoto } from './photos.ts';
 import { readFeedback } from './request.ts';
 import { answerReview } from './reviews.ts';
@@ -31,7 +31,7 @@ export async function init({ env, gauge }: InitContext): Promise<void> {
 /** Someone says whether an answer was right; once a person has reviewed it, it counts and its photo is learnt from. */
 export async function handler(event: FunctionEvent, context: FunctionContext): Promise<unknown> {
   const { path, method } = event;
-  if (path.startsWith('/reviews')) return answerReview(event, stores);
+  if (path.startsWith('/reviews')) return answerReview(event, stores, context.log);
   if (path === '/accuracy' && method === 'GET') return accuracy();
   if (path !== '/') throw new DandelionError('not-found', `Nothing is at ${path}; POST feedback to /.`);
   if (method !== 'POST') throw new DandelionError('method-not-allowed', 'POST feedback to /.');
@@ -63,7 +63,10 @@ async function takeFeedback(event: FunctionEvent, context: FunctionContext): Pro
   if (saved.replacedPhoto !== null) await dropUnwantedPhoto(stores, saved.replacedPhoto);
   const { id, status } = saved;
   const data = { feedback: id, prediction, model, predicted, label, photo: photo?.sha256 ?? null };
-  if (isKept) context.emit({ type: 'dev.dandelion.feedback.given.v1', subject: model.version, data });
+  if (isKept) {
+    context.emit({ type: 'dev.dandelion.feedback.given.v1', subject: model.version, data });
+    logFeedback(context.log, 'given', { ...said, model: model.name, version: model.version });
+  }
   context.status(isKept ? 202 : 200);
   return { id, status };
 }

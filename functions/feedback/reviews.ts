@@ -1,3 +1,4 @@
+import type { Logger } from 'pino';
 import { DandelionError } from '../../shared/errors.ts';
 import type { FunctionEvent } from '../../shared/function/types.ts';
 import {
@@ -10,12 +11,17 @@ import {
 import { imageKey } from '../../shared/stores/images.ts';
 import { readModel } from '../../shared/stores/models.ts';
 import { reviewQuery, reviewRequest } from './config.ts';
+import { logFeedback } from './figures.ts';
 import { dropUnwantedPhoto, type FeedbackStores, releasePhoto, waitingKey } from './photos.ts';
 
 const itemPath = /^\/reviews\/([0-9a-f]{32})(?:\/(photo|accept|reject))?$/;
 
 /** Everything under `/reviews`: a person looks at what was said, and accepts or rejects it. */
-export async function answerReview(event: FunctionEvent, stores: FeedbackStores): Promise<unknown> {
+export async function answerReview(
+  event: FunctionEvent,
+  stores: FeedbackStores,
+  log: Logger,
+): Promise<unknown> {
   const { method, path } = event;
   if (path === '/reviews' && method === 'GET') return list(event, stores);
   const [, id, action] = itemPath.exec(path) ?? [];
@@ -23,12 +29,17 @@ export async function answerReview(event: FunctionEvent, stores: FeedbackStores)
   const feedback = await find(stores, id);
   if (method === 'GET' && action === undefined) return feedback;
   if (method === 'GET' && action === 'photo') return photoOf(stores, feedback);
-  if (method === 'POST' && action === 'accept') return accept(event, stores, feedback);
-  if (method === 'POST' && action === 'reject') return reject(event, stores, feedback);
+  if (method === 'POST' && action === 'accept') return logged(log, await accept(event, stores, feedback));
+  if (method === 'POST' && action === 'reject') return logged(log, await reject(event, stores, feedback));
   throw new DandelionError(
     'method-not-allowed',
     'GET feedback or its /photo, or POST to its /accept or /reject.',
   );
+}
+
+function logged(log: Logger, feedback: Feedback): Feedback {
+  if (feedback.status !== 'waiting') logFeedback(log, feedback.status, feedback);
+  return feedback;
 }
 
 async function list(event: FunctionEvent, { db }: FeedbackStores): Promise<unknown> {

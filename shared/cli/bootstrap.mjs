@@ -43,6 +43,7 @@ const commands = {
   ],
   'dead-letters': (parameters) => [{ script: 'shared/cli/dead-letters.ts', parameters }],
   rollback: (parameters) => [{ script: 'shared/cli/rollback.ts', parameters }],
+  kibana: (parameters) => [{ script: 'shared/cli/kibana.ts', parameters }],
   feedback: (parameters) => [{ script: 'shared/cli/feedback.ts', parameters }],
   'test:airflow': (parameters) => [build, { script: 'shared/cli/test-airflow.ts', parameters }],
   'test:e2e': (parameters) => [{ script: 'knative/e2e/main.ts', parameters }],

@@ -28,7 +28,7 @@ export interface Feedback extends GivenFeedback {
   id: string;
   status: FeedbackStatus;
   /** What the prediction log has under that id: an answer that nobody gave is not in it. */
-  logged: { version: string; label: string } | null;
+  logged: { version: string; label: string; score: number | null } | null;
   givenAt: Date;
   reviewedAt: Date | null;
 }
@@ -49,6 +49,11 @@ export interface SavedFeedback {
   status: FeedbackStatus;
   /** A photo that this feedback had before and no longer has. */
   replacedPhoto: string | null;
+}
+
+/** "unknown" is what predict says of none of the classes. */
+export function isCorrect({ predicted, label }: Pick<GivenFeedback, 'predicted' | 'label'>): boolean {
+  return label === (predicted === 'unknown' ? null : predicted);
 }
 
 /**
@@ -212,4 +217,4 @@ const joined = (db: Database) =>
 const columns = (db: Database) => db`
   f.id, f.prediction, f.client, f.model, f.version, f.predicted, f.label, f.photo, f.status, f.given_at as "givenAt",
   f.reviewed_at as "reviewedAt",
-  case when p.id is null then null else json_build_object('version', p.version, 'label', p.label) end as logged`;
+  case when p.id is null then null else json_build_object('version', p.version, 'label', p.label, 'score', (p.scores ->> p.label)::float8) end as logged`;

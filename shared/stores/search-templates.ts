@@ -3,7 +3,7 @@ import type { SearchSettings } from '../config.ts';
 import type { StreamType } from './search-documents.ts';
 
 /** Raised with every change of a mapping below: an older pod then leaves the newer templates alone. */
-const TEMPLATES_VERSION = 2;
+const TEMPLATES_VERSION = 3;
 /** Above Elastic's own `logs-*-*` and `metrics-*-*` (100), below what an operator would set to overrule us. */
 const PRIORITY = 250;
 
@@ -84,6 +84,8 @@ const mlMappings: estypes.MappingTypeMapping = {
       input: { type: 'object', dynamic: true },
       embedding: objectOf({ digest: keyword }),
       drift: { type: 'object', dynamic: true },
+      // 1 where the answer was right: its average is the accuracy.
+      feedback: objectOf({ predicted: keyword, label: keyword, correct: double, score: double }),
     }),
   },
 };

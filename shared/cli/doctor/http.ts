@@ -29,7 +29,7 @@ export async function ask(
   server: { name: string; variable: string },
   init: RequestInit = {},
 ): Promise<Answer> {
-  const { username, password } = new URL(url);
+  const { username, password, search } = new URL(url);
   const headers = new Headers(init.headers);
   if (username !== '') {
     const words = `${decodeURIComponent(username)}:${decodeURIComponent(password)}`;
@@ -39,7 +39,7 @@ export async function ask(
   const sentMs = Date.now();
   try {
     const { answer, latencyMs } = await timed(async () => {
-      const response = await fetch(placeOf(url), { redirect: 'manual', ...init, headers, signal });
+      const response = await fetch(`${placeOf(url)}${search}`, { redirect: 'manual', ...init, headers, signal });
       return { response, text: await response.text() };
     });
     const { response, text } = answer;
