@@ -39,7 +39,12 @@ export async function ask(
   const sentMs = Date.now();
   try {
     const { answer, latencyMs } = await timed(async () => {
-      const response = await fetch(`${placeOf(url)}${search}`, { redirect: 'manual', ...init, headers, signal });
+      const response = await fetch(`${placeOf(url)}${search}`, {
+        redirect: 'manual',
+        ...init,
+        headers,
+        signal,
+      });
       return { response, text: await response.text() };
     });
     const { response, text } = answer;
