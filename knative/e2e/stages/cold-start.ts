@@ -14,7 +14,8 @@ const quickToZero = {
   'autoscaling.knative.dev/min-scale': '0',
 };
 /** What published figures of cold starts are of: a server of a few lines on the same runtime. */
-const HELLO = `require('node:http').createServer((request, response) => {
+const HELLO = `process.on('SIGTERM', () => process.exit());
+require('node:http').createServer((request, response) => {
   request.resume().on('end', () => response.end('hello'));
 }).listen(process.env.PORT);`;
 
