@@ -18,7 +18,11 @@ export function reportPage(report: TestReport): Buffer {
         ['ROC AUC', metrics.rocAuc.toFixed(4), between(intervals.rocAuc, (area) => area.toFixed(4))],
         ['log-loss', report.logLoss.toFixed(4), between(intervals.logLoss, (loss) => loss.toFixed(4))],
         ['expected calibration error', percent(metrics.ece), ''],
-        ['surer than right by', '', between(intervals.overconfidence, percent)],
+        [
+          'confidence beyond accuracy',
+          percent(meanConfidence(report) - metrics.accuracy),
+          between(intervals.overconfidence, percent),
+        ],
       ],
     ),
     htmlTable(
@@ -47,6 +51,10 @@ export function reportPage(report: TestReport): Buffer {
       calibrationPicture(report.calibration, 'Calibration'),
     ].join('\n')}</div>`,
   ]);
+}
+
+function meanConfidence({ calibration, metrics }: TestReport): number {
+  return calibration.reduce((sum, { photos, confidence }) => sum + photos * confidence, 0) / metrics.images;
 }
 
 function classRow({ metrics, intervals }: TestReport, label: string): string[] {

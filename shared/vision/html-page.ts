@@ -12,7 +12,6 @@ th:first-child, td:first-child { text-align: left }
 figure { display: inline-block; width: 11.5rem; margin: 0 0.75rem 1rem 0; vertical-align: top; overflow-wrap: anywhere; font-size: 0.85rem }
 figure img { width: 100%; display: block; background: #8882 }
 .pictures svg { max-width: 100%; height: auto; margin-right: 1rem }
-.passed::before { content: "passed" ; color: #1a7f37 } .failed::before { content: "FAILED"; color: #c1121f; font-weight: bold }
 `;
 
 /** A page that needs nothing but itself: no script, no file of others. */
