@@ -52,6 +52,10 @@ const commands = {
   'kill-suite': (parameters) => [build, { script: 'shared/cli/kill-suite.ts', parameters }],
   bench: (parameters) => [build, { script: 'shared/cli/bench/main.ts', parameters }],
   images: (parameters) => [build, { script: 'shared/cli/images.ts', parameters }],
+  cluster: (parameters) => [build, { script: 'shared/cli/cluster.ts', parameters }],
+  'cluster:down': (parameters) => [
+    { script: 'shared/cli/cluster.ts', parameters: ['--down', ...parameters] },
+  ],
   build: (parameters) => [{ ...build, parameters }],
   lint: () => lint,
   format: () => [{ program: ['@biomejs/biome', 'biome'], parameters: ['check', '--write', '.'] }],
