@@ -131,6 +131,20 @@ export const canaryOverrides = z.strictObject({
   stageTimeoutMs: z.number().int().min(1000).optional(),
 });
 
+const driftFinding = z.object({
+  kind: z.enum(['input', 'embedding', 'prediction', 'confidence']),
+  feature: z.string(),
+  test: z.enum(['kolmogorov-smirnov', 'domain-classifier', 'chi-squared']),
+  pValue: z.number().min(0).max(1),
+  effect: z.number(),
+  leastEffect: z.number(),
+  drifted: z.boolean(),
+  psi: z.number().optional(),
+  /** Medians, or shares of labels. */
+  reference: z.union([z.number(), z.record(z.string(), z.number())]),
+  window: z.union([z.number(), z.record(z.string(), z.number())]),
+});
+
 /** Data schema of every event type; the key is the CloudEvent `type`. */
 export const eventSchemas = {
   'dev.dandelion.retrain.requested.v1': z.object({
@@ -215,6 +229,21 @@ export const eventSchemas = {
     decision: z.string(),
     reason: z.string(),
     evidence: z.record(z.string(), z.unknown()),
+  }),
+  /** Has monitor look for drift now; unset: of the model it was set up for. */
+  'dev.dandelion.monitoring.requested.v1': z.object({ model: modelName.optional() }),
+  /** What the champion is asked, or answers, is no longer what it was trained on. */
+  'dev.dandelion.drift.detected.v1': z.object({
+    model: modelReference,
+    /** Number of the check among those of this version, from 1. */
+    check: z.number().int().positive(),
+    window: z.object({ from: z.iso.datetime(), until: z.iso.datetime() }),
+    photos: z.object({ reference: z.number().int(), window: z.number().int() }),
+    /** Chance of this check to cry wolf. */
+    level: z.number(),
+    /** Every test, the clearest finding first. */
+    findings: z.array(driftFinding),
+    decision: z.object({ action: z.enum(['retrain', 'wait', 'none']), reason: z.string() }),
   }),
   /** The answer to any event that carries a photo; data as predict answers over plain HTTP. */
   'dev.dandelion.prediction.made.v1': z.looseObject({ model: modelReference, latencyMs: z.number() }),

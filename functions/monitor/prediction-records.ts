@@ -1,7 +1,7 @@
 import type { z } from 'zod';
 import { type Event, type PredictionRecord, parseEventData } from '../../shared/events.ts';
 import type { Database } from '../../shared/stores/database.ts';
-import { purgePredictions, savePredictions } from '../../shared/stores/predictions.ts';
+import { type KeptPredictions, purgePredictions, savePredictions } from '../../shared/stores/predictions.ts';
 import type { monitorSettings } from './config.ts';
 
 const PURGE_EVERY_MS = 3_600_000;
@@ -10,10 +10,9 @@ const DAY_MS = 86_400_000;
 /** Keeps the prediction log: writes what arrives, deletes what is older than the retention. */
 export interface PredictionKeeper {
   /**
-   * @returns how many records were new
    * @throws DandelionError `bad-data`, `database-unavailable`
    */
-  keep(event: Event): Promise<number>;
+  keep(event: Event): Promise<KeptPredictions>;
 }
 
 /** @param handOn gets the records once they are kept, with the times that they are kept under; those of a repeat too */
@@ -26,13 +25,13 @@ export function createPredictionKeeper(
   return {
     async keep(event) {
       const sent = parseEventData(event, 'dev.dandelion.predictions.made.v1');
-      const { added, records } = await savePredictions(db, sent.records);
-      handOn(records);
+      const kept = await savePredictions(db, sent.records);
+      handOn(kept.records);
       if (performance.now() - purgedAt > PURGE_EVERY_MS) {
         purgedAt = performance.now();
         await purgePredictions(db, days * DAY_MS);
       }
-      return added;
+      return kept;
     },
   };
 }

@@ -2,6 +2,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { createEvent, type EventData } from '../../shared/events.ts';
 import { invoke } from '../../shared/function/testing.ts';
 import { readDataset } from '../../shared/stores/datasets.ts';
+import { readReference } from '../../shared/stores/drift-reference.ts';
 import { storeFeatures } from '../../shared/stores/features.ts';
 import {
   listModelVersions,
@@ -12,6 +13,7 @@ import {
 } from '../../shared/stores/models.ts';
 import { type TestStores, testStores } from '../../shared/stores/testing.ts';
 import { storeDrawnDataset } from '../../shared/stores/testing-models.ts';
+import { SKETCH } from '../../shared/vision/sketch.ts';
 import * as train from './handler.ts';
 
 let stores: TestStores;
@@ -47,6 +49,27 @@ describe('train', () => {
       data.model.version,
     );
     expect(record.metrics.accuracy).toBeGreaterThan(0.6);
+  });
+
+  it('leaves beside the model what photos and answers were like, answers as of photos it had not seen', async () => {
+    const { event } = await invoke(train, { name: 'train', event: request(stored), env: stores.env });
+    const version = event?.subject ?? '';
+    const photos = await readReference(stores.objects, 'plants', version, SKETCH.id);
+    const { splits } = stored.dataset;
+    expect(photos).toHaveLength(splits.train + splits.validation);
+    for (const { statistics, label, confidence, sketch } of photos ?? []) {
+      expect(statistics.brightness).toBeGreaterThan(0);
+      expect(['daisy', 'dandelion', 'grass']).toContain(label);
+      expect(confidence).toBeGreaterThan(1 / 3);
+      expect(sketch).toHaveLength(SKETCH.length);
+    }
+    const mean = (photos ?? []).reduce((sum, { confidence }) => sum + confidence / (photos?.length ?? 1), 0);
+    const { training } = await readModel(stores.objects, 'plants', version);
+    // Calibrated, it is about as sure as it is right; of photos that it was trained on it would be surer.
+    expect(mean - training.crossValidation.accuracy).toBeLessThan(0.1);
+    const elsewise = await readReference(stores.objects, 'plants', version, 'another-sketch');
+    expect(new Set(elsewise?.map(({ sketch }) => sketch))).toEqual(new Set([null]));
+    expect(await readReference(stores.objects, 'plants', 'v00000000ff', SKETCH.id)).toBeUndefined();
   });
 
   it('makes the same head of the same features to the bit, under another version for another event', async () => {

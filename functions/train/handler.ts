@@ -2,6 +2,7 @@ import { readConfig } from '../../shared/config.ts';
 import { type EventData, modelVersionOf, parseEventData } from '../../shared/events.ts';
 import { runJob, workerBeside } from '../../shared/function/compute.ts';
 import type { FunctionContext, FunctionEvent, InitContext } from '../../shared/function/types.ts';
+import { writeReference } from '../../shared/stores/drift-reference.ts';
 import { type ModelRecord, saveModel } from '../../shared/stores/models.ts';
 import { type ObjectStore, openObjects } from '../../shared/stores/objects.ts';
 import { openTracker, type TrackedRun, type Tracker } from '../../shared/stores/tracking.ts';
@@ -69,7 +70,10 @@ async function trainModel(
   context: FunctionContext,
 ): Promise<ModelRecord> {
   const { model: name, dataset, extractor, seed } = stored;
-  const { head, trainingMs, metrics, unknownThreshold, serving } = await runJob<TrainJobs, 'train'>(
+  const { head, trainingMs, metrics, unknownThreshold, serving, reference } = await runJob<
+    TrainJobs,
+    'train'
+  >(
     workerBeside(import.meta.url),
     'train',
     { settings, stored },
@@ -92,6 +96,7 @@ async function trainModel(
     gitCommit,
   };
   await logTraining(run, draft, head);
+  await writeReference(objects, name, { ...reference, version });
   const record = await saveModel(objects, draft, {
     'head.bin': serialiseHead(head),
     'MODEL_CARD.md': Buffer.from(modelCard(draft)),

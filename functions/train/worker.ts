@@ -2,7 +2,8 @@ import type { ObjectSettings } from '../../shared/config.ts';
 import { DandelionError } from '../../shared/errors.ts';
 import type { EventData, MetricsSummary } from '../../shared/events.ts';
 import { type JobTools, serveJobs } from '../../shared/function/compute-worker.ts';
-import { closeDatabases, openDatabase } from '../../shared/stores/database.ts';
+import { closeDatabases, type Database, openDatabase } from '../../shared/stores/database.ts';
+import type { DriftReference } from '../../shared/stores/drift-reference.ts';
 import { type FeatureMatrix, readFeatures } from '../../shared/stores/features.ts';
 import { openObjects } from '../../shared/stores/objects.ts';
 import { trainHead } from '../../shared/vision/classifier.ts';
@@ -10,6 +11,7 @@ import { learnFamiliarity } from '../../shared/vision/familiarity.ts';
 import { applyHead, type TrainedHead } from '../../shared/vision/head.ts';
 import { evaluateClassifier } from '../../shared/vision/metrics.ts';
 import type { TrainSettings } from './config.ts';
+import { describeReference } from './reference.ts';
 import { buildServingGraph, type ServingGraph } from './serving-graph.ts';
 
 export interface TrainingRequest {
@@ -27,6 +29,7 @@ export interface Training {
   unknownThreshold: number;
   /** Undefined for features that no graph makes. */
   serving: ServingGraph | undefined;
+  reference: Omit<DriftReference, 'version'>;
 }
 
 const jobs = {
@@ -37,49 +40,68 @@ const jobs = {
    * @throws DandelionError what `readFeatures`, `trainHead` and `buildServingGraph` throw
    */
   async train({ settings, stored }: TrainingRequest, tools: JobTools): Promise<Training> {
-    const classes = Object.keys(stored.dataset.classes).sort();
-    const [training, validation] = await readSplits(settings.DATABASE_URL, stored);
-    const started = performance.now();
-    const { dimension } = stored.extractor;
-    const own = {
-      features: training.features,
-      labels: labelIndices(training, classes),
-      groups: training.groups,
-    };
-    const trained = await trainHead(
-      { ...own, augmentedFeatures: training.augmentedFeatures, dimension, classes, seed: stored.seed },
-      { signal: tools.signal, onProgress: (done, total) => tools.progress(done, total, 'training the head') },
-    );
-    const trainingMs = performance.now() - started;
-
-    const probabilities = applyHead(trained, validation.features, validation.labels.length);
-    const labels = labelIndices(validation, classes);
-    const { summary } = evaluateClassifier(probabilities, labels, classes, { seed: stored.seed });
-    const { directions, threshold } = learnFamiliarity(
-      own,
-      { features: validation.features, labels },
-      { classes: classes.length, dimension },
-      settings.UNKNOWN_ACCEPTANCE,
-    );
-    const head = { ...trained, directions };
-    const serving = await buildServingGraph(openObjects(settings), stored.extractor.id, head);
-    return { head, trainingMs, metrics: summary, unknownThreshold: threshold, serving };
+    const db = await openDatabase(settings.DATABASE_URL, { maxConnections: 2 });
+    try {
+      return await trainOn(db, { settings, stored }, tools);
+    } finally {
+      await closeDatabases();
+    }
   },
 };
 export type TrainJobs = typeof jobs;
 
+async function trainOn(
+  db: Database,
+  { settings, stored }: TrainingRequest,
+  tools: JobTools,
+): Promise<Training> {
+  const classes = Object.keys(stored.dataset.classes).sort();
+  const [training, validation] = await readSplits(db, stored);
+  const { dimension } = stored.extractor;
+  const own = {
+    features: training.features,
+    labels: labelIndices(training, classes),
+    groups: training.groups,
+  };
+  let heldOut: Float32Array = new Float32Array();
+  const started = performance.now();
+  const trained = await trainHead(
+    { ...own, augmentedFeatures: training.augmentedFeatures, dimension, classes, seed: stored.seed },
+    {
+      signal: tools.signal,
+      onProgress: (done, total) => tools.progress(done, total, 'training the head'),
+      onHeldOut: (probabilities) => {
+        heldOut = probabilities;
+      },
+    },
+  );
+  const trainingMs = performance.now() - started;
+
+  const probabilities = applyHead(trained, validation.features, validation.labels.length);
+  const labels = labelIndices(validation, classes);
+  const { summary } = evaluateClassifier(probabilities, labels, classes, { seed: stored.seed });
+  const { directions, threshold } = learnFamiliarity(
+    own,
+    { features: validation.features, labels },
+    { classes: classes.length, dimension },
+    settings.UNKNOWN_ACCEPTANCE,
+  );
+  const head = { ...trained, directions };
+  const serving = await buildServingGraph(openObjects(settings), stored.extractor.id, head);
+  const reference = await describeReference(db, stored, classes, [
+    { matrix: training, probabilities: heldOut },
+    { matrix: validation, probabilities },
+  ]);
+  return { head, trainingMs, metrics: summary, unknownThreshold: threshold, serving, reference };
+}
+
 async function readSplits(
-  databaseUrl: string,
+  db: Database,
   { model, dataset: { version }, extractor }: TrainingRequest['stored'],
 ): Promise<[FeatureMatrix, FeatureMatrix]> {
-  const db = await openDatabase(databaseUrl, { maxConnections: 2 });
-  try {
-    const split = (name: 'train' | 'validation') =>
-      readFeatures(db, { model, version, split: name }, extractor);
-    return await Promise.all([split('train'), split('validation')]);
-  } finally {
-    await closeDatabases();
-  }
+  const split = (name: 'train' | 'validation') =>
+    readFeatures(db, { model, version, split: name }, extractor);
+  return Promise.all([split('train'), split('validation')]);
 }
 
 /** @throws DandelionError `bad-data` when a photo's label is none of the dataset's classes */

@@ -153,6 +153,23 @@ export async function readSliceFacts(
   return sha256.map((digest) => known.get(digest) ?? {});
 }
 
+/**
+ * Reads the image statistics of photos; one without any is left out.
+ *
+ * @returns by digest
+ */
+export async function readStatistics(
+  db: Database,
+  model: string,
+  extractor: string,
+  sha256: readonly string[],
+): Promise<Map<string, Record<string, number>>> {
+  const rows = await db<{ sha256: string; statistics: Record<string, number> }[]>`
+    select sha256, statistics from features
+    where model = ${model} and extractor = ${extractor} and sha256 = any(${[...sha256]}::text[])`;
+  return new Map(rows.map((row) => [row.sha256, row.statistics]));
+}
+
 const PAGE_ROWS = 500;
 
 /** Largest number of binary16; beyond it lies infinity. */

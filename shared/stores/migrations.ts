@@ -316,4 +316,29 @@ export const migrations: readonly Migration[] = [
     // What older extractors stored there, of the mirror image, keeps its own extractor's name.
     sql: 'alter table features rename column flipped_vector to augmented_vector;',
   },
+  {
+    id: 14,
+    name: 'checks for drift',
+    sql: `
+      create table drift_checks (
+        model text not null,
+        version text not null,
+        -- From 1; the key makes a window be tested once, whoever tests it.
+        ordinal int not null,
+        window_from timestamptz not null,
+        window_until timestamptz not null,
+        drifted boolean not null,
+        report json not null,
+        -- What became of an alarm: null where there was none.
+        action text check (action in ('retrain', 'wait', 'none')),
+        reason text,
+        checked_at timestamptz not null default now(),
+        decided_at timestamptz,
+        primary key (model, version, ordinal)
+      );
+      create index drift_checks_by_time on drift_checks (model, checked_at);
+      -- A window is what was stored since the last one, whatever the clocks of the pods say.
+      create index predictions_by_storing on predictions (model, version, stored_at);
+    `,
+  },
 ];

@@ -6,6 +6,7 @@ import { decodePhoto } from '../vision/decode.ts';
 import { type DrawnClass, drawPhoto } from '../vision/drawn.ts';
 import { evaluateClassifier } from '../vision/metrics.ts';
 import { inspectPhoto } from '../vision/photo-facts.ts';
+import { measureStatistics } from '../vision/quality.ts';
 import { assignSplits, type DatasetSummary, listCandidates, readDataset, storeDataset } from './datasets.ts';
 import { readFeatures, storeFeatures } from './features.ts';
 import { beginIngestion, imageKey, recordImages } from './images.ts';
@@ -56,11 +57,12 @@ export async function storeDrawnDataset(
   const { db, objects } = stores;
   const candidates = await listCandidates(db, ingestion);
   for (const { sha256 } of candidates) {
-    const { pixels, size } = await decodePhoto((await objects.get(imageKey(sha256))).bytes);
+    const photo = await decodePhoto((await objects.get(imageKey(sha256))).bytes);
+    const { pixels, size } = photo;
     const vector = classicalFeatures(pixels, size);
     const augmentedVector = classicalFeatures(augmentPhoto(pixels, size), size);
     await storeFeatures(db, model, CLASSICAL_EXTRACTOR.id, [
-      { sha256, vector, augmentedVector, statistics: {} },
+      { sha256, vector, augmentedVector, statistics: { ...measureStatistics(photo) } },
     ]);
   }
   const { images } = assignSplits(model, candidates);

@@ -2,7 +2,7 @@ import { setImmediate as eventLoop } from 'node:timers/promises';
 import { DandelionError } from '../errors.ts';
 import { type DesignMatrix, designMatrix } from './design-matrix.ts';
 import { groupedFolds } from './folds.ts';
-import type { TrainedHead } from './head.ts';
+import { softmax, type TrainedHead } from './head.ts';
 import { fitLogistic, logisticProblem, logitsOf, unstandardise } from './logistic.ts';
 import { fitTemperature, logLossAt } from './temperature.ts';
 import { loadTensorFlow } from './tensorflow.ts';
@@ -29,6 +29,11 @@ export interface TrainingOptions {
   signal?: AbortSignal | undefined;
   /** Fits done and to do. */
   onProgress?: ((done: number, total: number) => void) | undefined;
+  /**
+   * Told what the head would have said of each photo had it not been trained on it: probabilities of the
+   * cross-validation with the chosen penalty and temperature, row-major [photos, classes].
+   */
+  onHeldOut?: ((probabilities: Float32Array) => void) | undefined;
 }
 
 const FOLDS = 5;
@@ -37,7 +42,7 @@ const FOLDS = 5;
  * Factors of the L2 penalty that are tried, strongest first: each fit starts from the one before. For standardised
  * features and a mean loss; from clearly too stiff to clearly too loose for 100 to 100 000 photos.
  */
-const PENALTIES = [10, 3, 1, 0.3, 0.1, 0.03, 0.01] as const;
+const PENALTIES: readonly number[] = [10, 3, 1, 0.3, 0.1, 0.03, 0.01];
 
 /** Everything the fits share. */
 interface Training {
@@ -91,6 +96,7 @@ export async function trainHead(data: TrainingData, options: TrainingOptions = {
   try {
     const heldOut = await crossValidate(training, folds, count);
     const chosen = choosePenalty(training, folds, count, heldOut);
+    options.onHeldOut?.(heldOutProbabilities(training, heldOut, chosen));
     const final = await fitAll(training, chosen.regularisation);
     return {
       classes: [...classes],
@@ -203,6 +209,20 @@ function choosePenalty(
     temperature: best.temperature,
     crossValidation: { folds: count, accuracy: best.accuracy, logLoss: best.logLoss, table },
   };
+}
+
+function heldOutProbabilities(
+  { labels, classes }: Training,
+  heldOut: readonly Float64Array[],
+  { regularisation, temperature }: Pick<TrainedHead, 'regularisation' | 'temperature'>,
+): Float32Array {
+  const logits = heldOut[PENALTIES.indexOf(regularisation)] ?? new Float64Array();
+  const probabilities = new Float32Array(logits.length);
+  for (let photo = 0; photo < labels.length; photo += 1) {
+    const own = logits.subarray(photo * classes, (photo + 1) * classes);
+    probabilities.set(softmax(own.map((logit) => logit / temperature)), photo * classes);
+  }
+  return probabilities;
 }
 
 function foldLogLoss(

@@ -1,0 +1,177 @@
+import type { EventData, PredictionRecord } from '../../shared/events.ts';
+import { sourceOf } from '../../shared/function/context.ts';
+import { requestRetraining } from '../../shared/function/retraining.ts';
+import type { Sink } from '../../shared/function/sink.ts';
+import type { FunctionContext } from '../../shared/function/types.ts';
+import type { Database } from '../../shared/stores/database.ts';
+import {
+  countNewLabels,
+  type DriftCheck,
+  type DriftDecision,
+  decideDriftCheck,
+  lastDriftCheck,
+  lastSource,
+  listDriftChecks,
+  readDriftWindow,
+  retrainingsByDrift,
+  storeDriftCheck,
+} from '../../shared/stores/drift-checks.ts';
+import { readReference } from '../../shared/stores/drift-reference.ts';
+import { readChampion, readModel } from '../../shared/stores/models.ts';
+import type { ObjectStore } from '../../shared/stores/objects.ts';
+import { detectDrift, levelOfCheck, type ObservedPhoto } from '../../shared/vision/drift.ts';
+import { SKETCH } from '../../shared/vision/sketch.ts';
+import type { MonitorSettings } from './config.ts';
+import { DAY_MS, decideRetraining } from './retrain-policy.ts';
+
+/** Looks whether what the champion is asked, and what it answers, is still what it was trained on. */
+export interface DriftWatch {
+  /** Checks when enough answers have come since the last check. Never throws: the records are what counts. */
+  noteRecords(records: readonly PredictionRecord[], context: Context): Promise<void>;
+  /**
+   * Checks now, and takes up an alarm that waited.
+   *
+   * @throws DandelionError of the stores
+   */
+  check(model: string, context: Context): Promise<DriftOutcome>;
+  /** The last checks of a model, the latest first. */
+  list(model: string): Promise<{ checks: DriftCheck[] }>;
+}
+
+type Context = Pick<FunctionContext, 'functionName' | 'log' | 'emit' | 'traceparent'>;
+
+/** What a check came to. */
+export type DriftOutcome =
+  | { status: 'no-champion' | 'no-reference' }
+  | { status: 'too-few-photos'; photos: number; wanted: number }
+  | { status: 'checked-elsewhere' }
+  | { status: 'checked'; check: Omit<DriftCheck, 'checkedAt'> };
+
+interface Stores {
+  db: Database;
+  objects: ObjectStore;
+  sink: Sink | undefined;
+}
+
+/** More photos of a window would only make what does not matter significant. */
+const MOST_PHOTOS = 2000;
+const MOST_LISTED = 50;
+
+export function createDriftWatch({ db, objects, sink }: Stores, settings: MonitorSettings): DriftWatch {
+  const newAnswers = new Map<string, number>();
+  let known: { key: string; photos: ObservedPhoto[] } | undefined;
+
+  /** One champion's at a time: it does not change. */
+  const referenceOf = async (model: string, version: string): Promise<ObservedPhoto[] | undefined> => {
+    const key = `${model}/${version}`;
+    if (known?.key === key) return known.photos;
+    const photos = await readReference(objects, model, version, SKETCH.id);
+    if (photos !== undefined) known = { key, photos };
+    return photos;
+  };
+
+  /** What the policy says of an alarm; what it says is done before it is written down, under an id that makes a repeat harmless. */
+  const settle = async (
+    { model, version, ordinal }: Pick<DriftCheck, 'model' | 'version' | 'ordinal'>,
+    context: Context,
+  ): Promise<DriftDecision> => {
+    const now = new Date();
+    const since = new Date(now.getTime() - Math.max(DAY_MS, settings.DRIFT_RETRAIN_COOL_DOWN_MS));
+    const [retrainings, record, source] = await Promise.all([
+      retrainingsByDrift(db, model, since),
+      readModel(objects, model, version),
+      lastSource(db, model),
+    ]);
+    const newLabels = await countNewLabels(db, model, new Date(record.createdAt));
+    const decision =
+      source === undefined
+        ? ({ action: 'none', reason: 'no source of photos is known to train on' } as const)
+        : decideRetraining({ now, retrainings, newLabels }, settings);
+    if (decision.action === 'retrain' && source !== undefined) {
+      await requestRetraining(
+        {
+          id: `drift-${version}-${ordinal}`,
+          source: sourceOf(context.functionName),
+          data: { model, source, seed: record.training.seed, reason: `drift of what ${version} is asked` },
+          traceparent: context.traceparent,
+        },
+        { settings, sink },
+      );
+    }
+    await decideDriftCheck(db, { model, version, ordinal }, decision);
+    context.log.warn(
+      { drift: { model, version, ordinal, ...decision } },
+      `drift: ${decision.action}, ${decision.reason}`,
+    );
+    return decision;
+  };
+
+  const check = async (model: string, context: Context): Promise<DriftOutcome> => {
+    const version = (await readChampion(objects, model))?.champion.version;
+    if (version === undefined) return { status: 'no-champion' };
+    const reference = await referenceOf(model, version);
+    if (reference === undefined) return { status: 'no-reference' };
+    const last = await lastDriftCheck(db, { model, version });
+    const { photos, from, until } = await readDriftWindow(db, { model, version }, MOST_PHOTOS);
+    if (photos.length < settings.DRIFT_WINDOW) {
+      if (last?.decision?.action === 'wait') await settle(last, context);
+      return { status: 'too-few-photos', photos: photos.length, wanted: settings.DRIFT_WINDOW };
+    }
+    const ordinal = (last?.ordinal ?? 0) + 1;
+    const level = levelOfCheck(settings.DRIFT_FALSE_ALARMS, ordinal);
+    const report = detectDrift(reference, photos, { level, seed: ordinal });
+    const undecided = report.drifted ? ({ action: 'wait', reason: 'just seen' } as const) : null;
+    const found = { model, version, ordinal, windowFrom: from, windowUntil: until, report };
+    if (!(await storeDriftCheck(db, { ...found, decision: undecided })))
+      return { status: 'checked-elsewhere' };
+    if (!report.drifted) return { status: 'checked', check: { ...found, decision: null } };
+    const decision = await settle(found, context);
+    context.emit({
+      type: 'dev.dandelion.drift.detected.v1',
+      subject: version,
+      data: noticeOf(found, decision),
+    });
+    return { status: 'checked', check: { ...found, decision } };
+  };
+
+  return {
+    check,
+    list: async (model) => ({ checks: await listDriftChecks(db, model, MOST_LISTED) }),
+    async noteRecords(records, context) {
+      for (const [model, answers] of answersByModel(records)) {
+        const counted = newAnswers.get(model);
+        // Of what came before this process started, only a check can tell.
+        const isDue = counted === undefined || counted + answers >= settings.DRIFT_WINDOW;
+        newAnswers.set(model, isDue ? 0 : counted + answers);
+        if (!isDue) continue;
+        try {
+          const outcome = await check(model, context);
+          if (outcome.status === 'too-few-photos') newAnswers.set(model, outcome.photos);
+          context.log.info({ drift: { model, status: outcome.status } }, `drift: ${outcome.status}`);
+        } catch (error) {
+          context.log.error({ err: error }, 'drift could not be checked; the next answers try again');
+        }
+      }
+    },
+  };
+}
+
+function answersByModel(records: readonly PredictionRecord[]): Map<string, number> {
+  const counts = new Map<string, number>();
+  for (const { outcome, model } of records) {
+    if (outcome === 'answered') counts.set(model.name, (counts.get(model.name) ?? 0) + 1);
+  }
+  return counts;
+}
+
+function noticeOf(
+  { model, version, ordinal, windowFrom, windowUntil, report }: Omit<DriftCheck, 'checkedAt' | 'decision'>,
+  decision: DriftDecision,
+): EventData<'dev.dandelion.drift.detected.v1'> {
+  return {
+    model: { name: model, version },
+    check: ordinal,
+    window: { from: windowFrom.toISOString(), until: windowUntil.toISOString() },
+    ...{ photos: report.photos, level: report.level, findings: report.findings, decision },
+  };
+}
