@@ -23,6 +23,8 @@ const random = seededRandom(4);
 let stores: TestStores;
 let sink: FixtureSink;
 let made = 0;
+/** What `/metrics` said last. */
+let figures = '';
 
 /** One photo that was answered; `light` moves its brightness and its features. */
 function answered(light = 0): PredictionRecord {
@@ -104,6 +106,7 @@ async function watched(answers: PredictionRecord[], env: Record<string, string> 
         decision: { action: string } | null;
       }[];
     };
+    figures = await (await fetch(`${server.url}/metrics`)).text();
     return checks;
   } finally {
     await server.close();
@@ -147,6 +150,10 @@ describe('monitor and drift', () => {
     expect(told).toMatchObject({ model: { name: model, version }, check: 2, decision: { action: 'wait' } });
     const drifted = told.findings.filter((finding) => finding.drifted).map(({ feature }) => feature);
     expect(drifted.sort()).toEqual(['brightness', 'embedding']);
+    expect(figures).toContain(
+      `dandelion_drift_alarm{model="${model}",version="${version}",function="monitor"} 1`,
+    );
+    expect(figures).toMatch(/dandelion_drift_effect\{.*feature="brightness".*\} 0\.[4-9]/);
   });
 
   it('has a model trained once the labels are there, from where the last one had its photos', async () => {

@@ -8,6 +8,7 @@ import { openDatabase } from '../../shared/stores/database.ts';
 import { openObjects } from '../../shared/stores/objects.ts';
 import { type MonitorSettings, monitorSettings } from './config.ts';
 import { createDeadLetterOffice, type DeadLetterOffice } from './dead-letters.ts';
+import { addDriftFigures } from './drift-figures.ts';
 import { createDriftWatch, type DriftWatch } from './drift-watch.ts';
 import { createPredictionKeeper, type PredictionKeeper } from './prediction-records.ts';
 import { openPredictionSearch, type PredictionSearch } from './prediction-search.ts';
@@ -27,7 +28,7 @@ let reconciler: Reconciler;
 let driftWatch: DriftWatch;
 let settings: MonitorSettings;
 
-export async function init({ env, log }: InitContext): Promise<void> {
+export async function init({ env, log, gauge }: InitContext): Promise<void> {
   settings = readConfig(monitorSettings, env);
   const db = await openDatabase(settings.DATABASE_URL);
   const search = openPredictionSearch(settings, log);
@@ -37,6 +38,7 @@ export async function init({ env, log }: InitContext): Promise<void> {
   deadLetters = createDeadLetterOffice(db, sink);
   reconciler = createReconciler(db, sink, settings);
   driftWatch = createDriftWatch({ db, objects: openObjects(settings), sink }, settings);
+  addDriftFigures(gauge, db, settings.MODEL_NAME);
 }
 
 export async function shutdown(): Promise<void> {
