@@ -73,12 +73,7 @@ async function trainModel(
   const { head, trainingMs, metrics, unknownThreshold, serving, reference } = await runJob<
     TrainJobs,
     'train'
-  >(
-    workerBeside(import.meta.url),
-    'train',
-    { settings, stored },
-    context,
-  );
+  >(workerBeside(import.meta.url), 'train', { settings, stored }, context);
   const { crossValidation, regularisation, temperature, backend } = head;
   const draft = {
     schemaVersion: 1 as const,
