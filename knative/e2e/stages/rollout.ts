@@ -69,9 +69,9 @@ async function promote(suite: Suite, version: string): Promise<Row[]> {
   await until('the canary begins', async () => (await stateOf(suite, event))?.phase === 'canary', {
     timeoutMs: TIMEOUT_MS,
   });
+  for (const pod of await cluster.podsOf('deploy')) await cluster.kill(pod);
   const next = approval(await lastApproval(suite), await copyOf(suite, version), CANARY);
   await send(cluster, next);
-  for (const pod of await cluster.podsOf('deploy')) await cluster.kill(pod);
   say('  deploy was killed in the canary; a second deployment waits');
   const ended = await untilEnded(suite, event);
   const tookS = (performance.now() - startedAt) / 1000;
