@@ -85,6 +85,23 @@ describe('docker-compose.yml', () => {
   });
 });
 
+describe('the tests with real servers in GitHub Actions', () => {
+  const job = z.object({
+    services: z.record(z.string(), z.object({ image: z.string() })),
+    permissions: z.undefined().optional(),
+  });
+  const workflow = z.object({ jobs: z.object({ services: job }), permissions: z.unknown() });
+
+  it('run on the versions that docker-compose.yml brings up, and may only read', async () => {
+    const path = resolve(root, '.github/workflows/test.yml');
+    const { jobs, permissions } = workflow.parse(parse(await readFile(path, 'utf8')));
+    expect(permissions).toEqual({ contents: 'read' });
+    const images = Object.entries(jobs.services.services).map(([name, { image }]) => [name, image]);
+    expect(images.length).toBeGreaterThan(0);
+    for (const [name = '', image] of images) expect(image).toBe(services[name]?.image);
+  });
+});
+
 describe.skipIf(compose === undefined)('Docker Compose', () => {
   it('reads the file, with all profiles', () => {
     expect(config(resolve(root, '.env.example'))).toMatchObject({ status: 0, stderr: '' });
