@@ -1,4 +1,4 @@
-/** `npm run images`: a container image of every function, by docker where it runs, else as an OCI archive. */
+/** `npm run images`: a container image of every function and of the gateway, by docker where it runs, else as OCI archives. */
 import { execFileSync, spawnSync } from 'node:child_process';
 import { mkdir, readdir, readFile, stat } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -46,7 +46,7 @@ async function readOptions(words: string[]) {
       help: { type: 'boolean', default: false },
     },
   });
-  const built = await functionNames();
+  const built = await imageNames();
   const unknown = positionals.filter((name) => !built.includes(name));
   if (unknown.length > 0) {
     throw new DandelionError(
@@ -66,15 +66,18 @@ async function readOptions(words: string[]) {
   return { ...values, platforms, functions: positionals.length > 0 ? positionals : built };
 }
 
-async function functionNames(): Promise<string[]> {
+/** Broker and gateway where there is no Knative; no function, but an image as theirs. */
+const gateway = 'gateway';
+
+async function imageNames(): Promise<string[]> {
   const entries = await readdir(join(root, 'functions'), { withFileTypes: true });
-  return entries.filter((entry) => entry.isDirectory()).map((entry) => entry.name);
+  return [...entries.filter((entry) => entry.isDirectory()).map((entry) => entry.name), gateway];
 }
 
 /** `dist/` holds the native packages of the machine that built it; the others are laid by a build for them. */
 function contextOf(name: string, platform: string): string {
   const own = `linux/${process.arch === 'arm64' ? 'arm64' : 'amd64'}`;
-  if (platform === own) return join(root, 'dist', name);
+  if (platform === own) return join(root, 'dist', name === gateway ? join('local', name) : name);
   throw new DandelionError(
     'bad-config',
     `An image for ${platform} is built on a machine of that kind: this one has the native packages of ${own}.`,
