@@ -144,6 +144,12 @@ const driftFinding = z.object({
   reference: z.union([z.number(), z.record(z.string(), z.number())]),
   window: z.union([z.number(), z.record(z.string(), z.number())]),
 });
+/** What who asks for a training wants of later steps: every result on the way hands it on. */
+const wishes = {
+  /** `false`: the champion stays, untouched, when it learnt from these very photos. */
+  force: z.boolean().optional(),
+  canary: canaryOverrides.optional(),
+};
 
 /** Data schema of every event type; the key is the CloudEvent `type`. */
 export const eventSchemas = {
@@ -153,6 +159,7 @@ export const eventSchemas = {
     /** Seeds split, training and resampling: same seed, same dataset, same model. */
     seed: z.number().int().nonnegative().default(1),
     reason: z.string().optional(),
+    ...wishes,
   }),
   /** Photos appear in a folder of the object store, one after the other; ingest waits for the last of the burst. */
   'dev.dandelion.photos.added.v1': z.object({ model: modelName, source: imageSource, burst: z.string() }),
@@ -168,6 +175,7 @@ export const eventSchemas = {
     rejectedCount: z.number().int(),
     /** The first 500; all of them are in the table `rejections`. */
     rejected: z.array(rejection),
+    ...wishes,
   }),
   'dev.dandelion.features.stored.v1': z.object({
     model: modelName,
@@ -177,17 +185,27 @@ export const eventSchemas = {
     /** What made the features: numbers a photo, and the side in pixels of the square it looks at. */
     extractor: z.object({ id: z.string(), dimension: z.number().int(), inputSize: z.number().int() }),
     rejectedCount: z.number().int(),
+    ...wishes,
+  }),
+  /** Nothing was trained: `model` serves, and knows these photos. */
+  'dev.dandelion.training.skipped.v1': z.object({
+    model: modelReference,
+    dataset: datasetSummary,
+    reason: z.string(),
   }),
   'dev.dandelion.model.trained.v1': z.object({
     model: modelReference,
     dataset: datasetSummary,
     runId: z.string(),
+    /** Page of the tracked run. */
+    runUrl: z.string().optional(),
     trainingMs: z.number(),
     engine: z.string(),
     /** On the validation split. */
     metrics: metricsSummary,
+    canary: wishes.canary,
   }),
-  'dev.dandelion.model.approved.v1': verdict.extend({ canary: canaryOverrides.optional() }),
+  'dev.dandelion.model.approved.v1': verdict.extend({ canary: wishes.canary }),
   'dev.dandelion.model.rejected.v1': verdict,
   'dev.dandelion.model.deployed.v1': z.object({
     model: modelReference,

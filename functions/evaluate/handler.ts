@@ -78,11 +78,10 @@ export async function handler(event: FunctionEvent, context: FunctionContext) {
   await logFindings(run, findings, limits, context);
   await publishReport(run, buildReport(findings, champion, checks, await factsOf(candidate, images)));
   context.log.info({ approved, checks }, 'gate decided');
-  return context.result(
-    approved ? 'dev.dandelion.model.approved.v1' : 'dev.dandelion.model.rejected.v1',
-    { model: trained.model, dataset: trained.dataset, ...verdict },
-    version,
-  );
+  const data = { model: trained.model, dataset: trained.dataset, ...verdict };
+  return approved
+    ? context.result('dev.dandelion.model.approved.v1', { ...data, canary: trained.canary }, version)
+    : context.result('dev.dandelion.model.rejected.v1', data, version);
 }
 
 /** What the test photos are sliced by. */

@@ -78,7 +78,8 @@ export async function handler(event: FunctionEvent, context: FunctionContext): P
   await finishIngestion(db, ingestion.id, counts);
   context.log.info({ ingestion: ingestion.id, ...counts }, `ingested ${images} photos`);
   requireEnough(result, settings.INGEST_MIN_PHOTOS_PER_CLASS);
-  return context.result('dev.dandelion.images.ingested.v1', result, request.model);
+  const { force, canary } = request;
+  return context.result('dev.dandelion.images.ingested.v1', { ...result, force, canary }, request.model);
 }
 
 function openStores(): IngestStores {

@@ -43,7 +43,7 @@ export async function init({ env }: InitContext): Promise<void> {
 /** Ingested photos become features in PostgreSQL, and an immutable dataset version with its splits. */
 export async function handler(event: FunctionEvent, context: FunctionContext) {
   const ingested = parseEventData(event.cloudEvent, 'dev.dandelion.images.ingested.v1');
-  const { model, ingestion, seed } = ingested;
+  const { model, ingestion, seed, force, canary } = ingested;
 
   const extractor = await embedMissing(model, ingestion, context);
   const { usable, rejected } = await setBlankAside(ingestion);
@@ -62,6 +62,8 @@ export async function handler(event: FunctionEvent, context: FunctionContext) {
       dataset,
       extractor,
       rejectedCount: ingested.rejectedCount + rejected + quarantined.length,
+      force,
+      canary,
     },
     dataset.version,
   );

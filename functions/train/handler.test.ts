@@ -8,6 +8,7 @@ import {
   listModelVersions,
   type ModelRecord,
   modelRecord,
+  promoteChampion,
   readModel,
   readModelFile,
 } from '../../shared/stores/models.ts';
@@ -81,6 +82,30 @@ describe('train', () => {
     const [first, second] = records;
     expect(first?.files['head.bin']?.digest).toBe(second?.files['head.bin']?.digest);
     expect(first?.version).not.toBe(second?.version);
+  });
+
+  it('trains nothing when the champion knows the photos, where the request leaves it to that', async () => {
+    const answerTo = (data: typeof stored, id: string) =>
+      invoke(train, { name: 'train', event: request(data, id), env: stores.env });
+    const first = await answerTo({ ...stored, force: false }, 'first');
+    expect(first.event?.type).toBe('dev.dandelion.model.trained.v1');
+    const version = first.event?.subject ?? '';
+    await promoteChampion(stores.objects, 'plants', version);
+
+    const again = await answerTo({ ...stored, force: false }, 'again');
+    expect(again.event).toMatchObject({
+      type: 'dev.dandelion.training.skipped.v1',
+      data: {
+        model: { name: 'plants', version },
+        reason: expect.stringContaining(stored.dataset.version),
+      },
+    });
+    const others = [
+      await answerTo(stored, 'nobody said so'),
+      await answerTo({ ...stored, force: true }, 'forced'),
+      await answerTo({ ...stored, force: false, seed: stored.seed + 1 }, 'another seed'),
+    ];
+    expect(others.map(({ event }) => event?.type)).toEqual(Array(3).fill('dev.dandelion.model.trained.v1'));
   });
 
   it('says which features are missing and makes nothing', async () => {

@@ -9,6 +9,7 @@ import { openTracker, type TrackedRun, type Tracker } from '../../shared/stores/
 import { serialiseHead } from '../../shared/vision/head.ts';
 import { modelCard } from './card.ts';
 import { type TrainSettings, trainSettings } from './config.ts';
+import { championThatKnows } from './known.ts';
 import { logStoredModel, logTraining } from './tracking.ts';
 import type { TrainJobs } from './worker.ts';
 
@@ -26,10 +27,23 @@ export async function init({ env }: InitContext): Promise<void> {
   tracker = openTracker(settings);
 }
 
-/** Stored features become a model: trained, measured on the validation split, logged, written to the object store. */
+/**
+ * Stored features become a model: trained, measured on the validation split, logged, written to the object store; or,
+ * where the request leaves it to us (`force: false`) and nothing is new, they do not.
+ */
 export async function handler(event: FunctionEvent, context: FunctionContext) {
   const stored = parseEventData(event.cloudEvent, 'dev.dandelion.features.stored.v1');
-  const { model: name, dataset } = stored;
+  const { model: name, dataset, canary } = stored;
+  const known = stored.force === false ? await championThatKnows(objects, stored) : undefined;
+  if (known !== undefined) {
+    const reason = `${known.version} serves and learnt from this very dataset, ${dataset.version}, with seed ${stored.seed}`;
+    context.log.info({ ml: { model: known } }, `nothing to train: ${reason}`);
+    return context.result(
+      'dev.dandelion.training.skipped.v1',
+      { model: known, dataset, reason },
+      known.version,
+    );
+  }
   const version = modelVersionOf(event.cloudEvent?.source ?? '', event.cloudEvent?.id ?? '');
   const runId = `${name}-${version}`;
   const run = await tracker.startRun({
@@ -51,7 +65,10 @@ export async function handler(event: FunctionEvent, context: FunctionContext) {
     const { trainingMs, backend } = record.training;
     return context.result(
       'dev.dandelion.model.trained.v1',
-      { model: { name, version }, dataset, runId, trainingMs, engine: backend, metrics: record.metrics },
+      {
+        ...{ model: { name, version }, dataset, runId, runUrl: run.url },
+        ...{ trainingMs, engine: backend, metrics: record.metrics, canary },
+      },
       version,
     );
   } catch (error) {

@@ -13,6 +13,7 @@ export type PipelineFunction = (typeof pipelineFunctions)[number];
 
 export const requestType = 'dev.dandelion.retrain.requested.v1';
 export const rejectionType = 'dev.dandelion.model.rejected.v1';
+const skippedType = 'dev.dandelion.training.skipped.v1';
 const approvalType = 'dev.dandelion.model.approved.v1';
 
 export interface PipelineStep {
@@ -171,6 +172,7 @@ function describeChain(chain: ChainLink[], current: Current, finishedBefore: Set
   return chain.map(({ function: name, event, run }): PipelineStep => {
     if (event === undefined) return waitingStep(name);
     if (event.type === rejectionType) return refusedStep(name, event);
+    if (event.type === skippedType) return waitingStep(name);
     const givenUp = current.givenUp.get(runIdOf(name, event.source, event.id)) ?? null;
     if (run === undefined) {
       const status = givenUp === null ? 'queued' : 'failed';
