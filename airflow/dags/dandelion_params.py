@@ -44,3 +44,31 @@ def kind_param() -> Param:
 def seed_param() -> Param:
     """Same seed, same photos: same model."""
     return Param(1, type="integer", minimum=0)
+
+
+def force_param() -> Param:
+    """Whether to train on photos that the champion learnt from already."""
+    return Param(False, type="boolean", description="Train although the photos are those of the champion")
+
+
+def reason_param() -> Param:
+    """For the record."""
+    return Param(None, type=["null", "string"], maxLength=500, description="Why; for the record")
+
+
+def canary_param() -> Param:
+    """How the new version is let near the traffic; what it leaves out, the settings of deploy say."""
+    percent = {"type": "integer", "minimum": 1, "maximum": 100}
+    return Param(
+        None,
+        type=["null", "object"],
+        properties={
+            "shares": {"type": "array", "items": percent, "minItems": 1, "uniqueItems": True},
+            "minSamples": {"type": "integer", "minimum": 1},
+            "maxErrorRate": {"type": "number", "minimum": 0, "maximum": 1},
+            "maxLatencyRatio": {"type": "number", "minimum": 1},
+            "stageTimeoutMs": {"type": "integer", "minimum": 1000},
+        },
+        additionalProperties=False,
+        description='Policy of the canary, such as {"shares": [10, 50, 100]}: percent of the traffic, rising',
+    )

@@ -6,37 +6,30 @@ import os
 from datetime import UTC, datetime
 from typing import Any
 
-from airflow.sdk import (
-    DAG,
-    Asset,
-    AssetOrTimeSchedule,
-    CronTriggerTimetable,
-    get_current_context,
-    task,
-)
+from airflow.sdk import DAG, CronTriggerTimetable, get_current_context, task
 from airflow.sdk.exceptions import AirflowFailException
 
 from dandelion.steps import step
 from dandelion_params import (
+    canary_param,
+    force_param,
     kind_param,
     model_param,
+    reason_param,
     seed_param,
     source_param,
 )
 
-RETRAIN_REQUESTED = Asset(name="dandelion_retrain_requested", uri="dandelion://retrain/requested")
+TRAINED = "dev.dandelion.model.trained.v1"
 APPROVED = "dev.dandelion.model.approved.v1"
 
 
-def schedule() -> AssetOrTimeSchedule | Asset | None:
-    """On request, and by the clock where DANDELION_RETRAIN_CRON says so; both need to know where the photos are."""
-    if "DANDELION_SOURCE_URI" not in os.environ:
-        return None
+def schedule() -> CronTriggerTimetable | None:
+    """By the clock where DANDELION_RETRAIN_CRON says so and it is known where the photos are; `on_request` does the rest."""
     cron = os.environ.get("DANDELION_RETRAIN_CRON")
-    if not cron:
-        return RETRAIN_REQUESTED
-    timetable = CronTriggerTimetable(cron, timezone="UTC")
-    return AssetOrTimeSchedule(timetable=timetable, assets=[RETRAIN_REQUESTED])
+    if not cron or not os.environ.get("DANDELION_SOURCE_URI"):
+        return None
+    return CronTriggerTimetable(cron, timezone="UTC")
 
 
 with DAG(
@@ -50,6 +43,9 @@ with DAG(
         "kind": kind_param(),
         "model": model_param(),
         "seed": seed_param(),
+        "force": force_param(),
+        "canary": canary_param(),
+        "reason": reason_param(),
     },
     doc_md=__doc__,
     tags=["dandelion"],
@@ -64,8 +60,11 @@ with DAG(
             "model": params["model"],
             "source": {"kind": params["kind"], "uri": params["uri"]},
             "seed": params["seed"],
-            "reason": f"{context['dag_run'].run_type} run of Airflow",
+            "force": params["force"],
+            "reason": params["reason"] or f"{context['dag_run'].run_type} run of Airflow",
         }
+        if params["canary"]:
+            data["canary"] = params["canary"]
         return {
             "type": "dev.dandelion.retrain.requested.v1",
             "subject": params["model"],
@@ -90,7 +89,8 @@ with DAG(
     ingested = step("ingest", request())
     stored = step("preprocess", ingested)
     trained = step("train", stored)
-    verdict = step("evaluate", trained)
+    # Train answers with another event when the photos are those that the champion knows.
+    verdict = step("evaluate", trained, accepts=TRAINED)
     decision = gate(verdict)
     stopped = stop(verdict)
     deployed = step("deploy", verdict)

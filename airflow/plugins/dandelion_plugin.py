@@ -2,11 +2,11 @@
 
 from airflow.plugins_manager import AirflowPlugin
 
-from dandelion.links import RunLink
+from dandelion.links import ModelLink, RunLink
 
 
 class DandelionPlugin(AirflowPlugin):
     """What the web server and the workers share."""
 
     name = "dandelion"
-    operator_extra_links = [RunLink()]  # noqa: RUF012 - Airflow declares it so
+    operator_extra_links = [RunLink(), ModelLink()]  # noqa: RUF012 - Airflow declares it so

@@ -11,10 +11,11 @@ from airflow.dag_processing.dagbag import DagBag
 
 @dataclass(frozen=True)
 class Photos:
-    """Drawn photos: a folder good to train on, and one with a single class, which ingest refuses."""
+    """Drawn photos: a folder good to train on, one with a single class, which ingest refuses; and who works on them."""
 
     good: str
     one_class: str
+    gateway: str
 
 
 @pytest.fixture(scope="session")
@@ -23,6 +24,7 @@ def photos() -> Photos:
     return Photos(
         os.environ["DANDELION_TEST_PHOTOS"],
         os.environ["DANDELION_TEST_ONE_CLASS"],
+        os.environ["DANDELION_TEST_GATEWAY"],
     )
 
 

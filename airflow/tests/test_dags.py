@@ -8,15 +8,24 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 from airflow.dag_processing.dagbag import DagBag
 from conftest import Photos
 
 from dandelion.submit import SubmitOperator
+from on_request import run_of
 
 
 def states(run: Any) -> dict[str, str]:
     """State of each task; a mapped one shows its last instance."""
     return {ti.task_id: str(ti.state) for ti in run.get_task_instances()}
+
+
+def reconciled(photos: Photos) -> list[Any]:
+    """What monitor sends again of the results that did not come to their next step."""
+    asked = requests.post(f"{photos.gateway}/function/monitor/reconcile", timeout=60)
+    assert asked.status_code == 200, asked.text
+    return asked.json()["sent"]
 
 
 def conf(uri: str, **more: Any) -> dict[str, Any]:
@@ -32,7 +41,7 @@ def conf(uri: str, **more: Any) -> dict[str, Any]:
 
 def test_every_dag_is_read_without_an_error(dag_bag: DagBag) -> None:
     assert dag_bag.import_errors == {}
-    assert set(dag_bag.dags) == {"retrain", "backfill_images"}
+    assert set(dag_bag.dags) == {"retrain", "on_request", "backfill_images"}
 
 
 def test_retrain_chains_the_steps_and_branches_at_the_gate(
@@ -54,6 +63,27 @@ def test_retrain_ends_with_a_model_that_serves(dag_bag: DagBag, photos: Photos) 
     assert states(run)["stop"] == "skipped"
 
 
+def test_a_request_becomes_a_run_with_its_params_and_the_same_one_when_repeated() -> None:
+    data = {
+        "model": "m",
+        "source": {"kind": "folder", "uri": "file:///photos"},
+        "seed": 7,
+        "force": False,
+        "canary": {"shares": [100]},
+        "reason": "drift",
+    }
+    event = {"id": "1", "source": "/dandelion/functions/monitor", "data": data}
+    run = run_of({"event": event, "from_rest_api": True})
+    assert run == run_of({"event": dict(event)})
+    assert run["trigger_run_id"] != run_of({"event": {**event, "id": "2"}})["trigger_run_id"]
+    wanted = {"uri": "file:///photos", "kind": "folder", "model": "m", "seed": 7, "force": False}
+    assert run["conf"] == {**wanted, "canary": {"shares": [100]}, "reason": "drift"}
+
+
+def test_a_hand_made_event_of_the_asset_leaves_the_params_to_their_defaults() -> None:
+    assert run_of({"from_rest_api": True}) == {"trigger_run_id": None, "conf": {}}
+
+
 def test_a_refused_step_fails_on_its_first_try_and_nothing_follows(dag_bag: DagBag, photos: Photos) -> None:
     run = dag_bag.dags["retrain"].test(run_conf=conf(photos.one_class))
     assert str(run.state) == "failed"
@@ -70,6 +100,9 @@ def test_a_refused_step_fails_on_its_first_try_and_nothing_follows(dag_bag: DagB
         {"kind": "tape"},
         {"model": "Not A Name"},
         {"seed": -1},
+        {"force": "perhaps"},
+        {"canary": {"shares": [0]}},
+        {"canary": {"policy": "brave"}},
     ],
 )
 def test_wrong_params_are_refused_before_anything_runs(
@@ -89,6 +122,8 @@ def test_shards_are_worked_side_by_side(dag_bag: DagBag, photos: Photos) -> None
     run = dag_bag.dags["backfill_images"].test(run_conf=params)
     ended = [ti for ti in run.get_task_instances() if ti.task_id.endswith("wait_preprocess")]
     assert [str(ti.state) for ti in ended] == ["success", "success"]
+    # Nobody lost a result that the caller alone carries on: neither shard is trained behind his back.
+    assert reconciled(photos) == []
 
 
 def test_a_stock_http_sensor_waits_for_a_result(photos: Photos) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import pytest
-from airflow.sdk.exceptions import AirflowFailException
+from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
 from dandelion.connection import functions_in
 from dandelion.events import complete_event, event_id, to_binary
+from dandelion.links import model_page, run_page
 from dandelion.runs import UnusableAnswer, read_run, run_url
+from dandelion.submit import SubmitOperator
 
 HERE = "http://127.0.0.1:8080/function/train/"
 
@@ -85,3 +87,37 @@ def test_a_location_elsewhere_is_refused(location: str | None) -> None:
 def test_garbage_is_named_as_such(body: str) -> None:
     with pytest.raises(UnusableAnswer):
         read_run(body)
+
+
+def test_a_step_is_skipped_at_an_event_that_is_not_for_it() -> None:
+    skipped = {"id": "1", "source": "/s", "type": "skipped", "data": {"reason": "nothing new"}}
+    operator = SubmitOperator(task_id="t", function="evaluate", event=skipped, accepts="trained")
+    with pytest.raises(AirflowSkipException, match="nothing new"):
+        operator.execute({})
+
+
+TRAINED = {
+    "data": {
+        "model": {"name": "dandelion", "version": "v0"},
+        "runUrl": "http://mlflow:5000/#/experiments/1/runs/ab?workflowType=x",
+    }
+}
+
+
+def test_links_lead_to_mlflow_as_people_reach_it() -> None:
+    assert model_page(TRAINED, "http://localhost:5000/") == "http://localhost:5000/#/models/dandelion"
+    run = "http://localhost:5000/#/experiments/1/runs/ab?workflowType=x"
+    assert run_page(TRAINED, "http://localhost:5000") == run
+
+
+@pytest.mark.parametrize(
+    "result",
+    [None, "text", {}, {"data": None}, {"data": {"model": "m", "runUrl": "file:///runs/ab"}}],
+)
+def test_a_result_without_a_page_has_no_link(result: object) -> None:
+    assert model_page(result, "http://localhost:5000") == ""
+    assert run_page(result, "http://localhost:5000") == ""
+
+
+def test_without_mlflow_there_is_no_link() -> None:
+    assert model_page(TRAINED, "") == run_page(TRAINED, "") == ""

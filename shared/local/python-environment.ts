@@ -12,8 +12,8 @@ const installWithinMs = 900_000;
 const isWindows = process.platform === 'win32';
 
 export interface EnvironmentOptions {
-  /** File of exact pins of everything needed; another list of pins is another environment. */
-  requirements: string;
+  /** Files of exact pins of everything needed, or the only one; other pins are another environment. */
+  requirements: string | readonly [string, ...string[]];
   /** Oldest Python the pins can be installed under, as [3, 11]. */
   atLeast: [number, number];
   /** What needs Python, to begin a sentence with. */
@@ -31,12 +31,14 @@ export interface EnvironmentOptions {
  * @throws DandelionError `bad-config` when there is no Python, only one that is too old, or the packages cannot be had
  */
 export async function preparePython(options: EnvironmentOptions): Promise<string> {
-  const pins = await readFile(options.requirements);
-  const digest = createHash('sha256').update(pins).digest('hex').slice(0, 12);
-  const folder = join(cacheFolder(), `${basename(options.requirements, '.txt')}-${digest}`);
+  const files = filesOf(options);
+  const pins = createHash('sha256');
+  for (const file of files) pins.update(await readFile(file));
+  const digest = pins.digest('hex').slice(0, 12);
+  const folder = join(cacheFolder(), `${basename(files[0], '.txt')}-${digest}`);
   if (existsSync(interpreterIn(folder))) return interpreterIn(folder);
   const python = await findPython(options);
-  options.say?.(`Installing ${basename(options.requirements)} into ${folder}: a minute or two, once ...`);
+  options.say?.(`Installing ${basename(files[0])} into ${folder}: a minute or two, once ...`);
   // Filled under another name: one that was cut off never looks ready, and two at once do not meet.
   const draft = `${folder}.${process.pid}`;
   try {
@@ -50,12 +52,16 @@ export async function preparePython(options: EnvironmentOptions): Promise<string
     options.signal?.throwIfAborted();
     throw new DandelionError(
       'bad-config',
-      `${options.purpose} needs the Python packages of ${options.requirements}, which could not be installed: ${lastWords(cause)}`,
+      `${options.purpose} needs the Python packages of ${files.join(' and ')}, which could not be installed: ${lastWords(cause)}`,
       { cause },
     );
   } finally {
     await rm(draft, { recursive: true, force: true });
   }
+}
+
+function filesOf({ requirements }: EnvironmentOptions): readonly [string, ...string[]] {
+  return typeof requirements === 'string' ? [requirements] : requirements;
 }
 
 /** Where programs keep what they can make again. */
@@ -90,7 +96,8 @@ async function findPython({ atLeast, purpose }: EnvironmentOptions): Promise<str
 }
 
 async function install(folder: string, python: string, options: EnvironmentOptions): Promise<void> {
-  const { requirements, signal } = options;
+  const { signal } = options;
+  const pins = filesOf(options).flatMap((file) => ['--requirement', file]);
   const limits = { timeout: installWithinMs, signal, maxBuffer: 64 * 1024 * 1024 };
   const hasUv = await run('uv', ['--version']).then(
     () => true,
@@ -98,21 +105,13 @@ async function install(folder: string, python: string, options: EnvironmentOptio
   );
   if (hasUv) {
     await run('uv', ['venv', '--quiet', '--python', python, folder], limits);
-    const words = [
-      'pip',
-      'install',
-      '--quiet',
-      '--no-deps',
-      '--compile-bytecode',
-      '--requirement',
-      requirements,
-    ];
+    const words = ['pip', 'install', '--quiet', '--no-deps', '--compile-bytecode', ...pins];
     await run('uv', words, { ...limits, env: { ...process.env, VIRTUAL_ENV: folder } });
     return;
   }
   await run(python, ['-m', 'venv', folder], limits);
   const quiet = ['--quiet', '--no-deps', '--disable-pip-version-check', '--no-input'];
-  await run(interpreterIn(folder), ['-m', 'pip', 'install', ...quiet, '--requirement', requirements], limits);
+  await run(interpreterIn(folder), ['-m', 'pip', 'install', ...quiet, ...pins], limits);
 }
 
 /** What a program said last is usually why it failed. */

@@ -12,7 +12,7 @@ from airflow.sdk.exceptions import AirflowFailException, AirflowSensorTimeout
 
 from dandelion.connection import CONNECTION_ID
 from dandelion.events import Event
-from dandelion.links import RunLink
+from dandelion.links import ModelLink, RunLink
 from dandelion.runs import Run
 from dandelion.trigger import RunTrigger
 
@@ -27,7 +27,7 @@ class StepSensor(BaseSensorOperator):
     """
 
     template_fields: Sequence[str] = ("location",)
-    operator_extra_links = (RunLink(),)
+    operator_extra_links = (RunLink(), ModelLink())
 
     def __init__(
         self,

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from airflow.providers.http.hooks.http import HttpHook
 from airflow.providers.http.operators.http import HttpOperator
-from airflow.sdk.exceptions import AirflowException, AirflowFailException
+from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
 from requests import Response, Session
 
 from dandelion.connection import CONNECTION_ID, functions_in
@@ -48,6 +48,7 @@ class SubmitOperator(HttpOperator):
 
     :param function: name of the function
     :param event: a result event, sent on as it is, or a draft with `type`, `subject` and `data`
+    :param accepts: type of event that the function is for; the task is skipped at another one
     """
 
     template_fields: Sequence[str] = ("event",)
@@ -58,6 +59,7 @@ class SubmitOperator(HttpOperator):
         *,
         function: str,
         event: Any,
+        accepts: str | None = None,
         http_conn_id: str = CONNECTION_ID,
         **kwargs: Any,
     ) -> None:
@@ -76,6 +78,7 @@ class SubmitOperator(HttpOperator):
         )
         self.function = function
         self.event = event
+        self.accepts = accepts
 
     @property
     def hook(self) -> FunctionHook:
@@ -86,6 +89,9 @@ class SubmitOperator(HttpOperator):
         """Sends the event; a retry sends the same one."""
         if not isinstance(self.event, dict):
             raise AirflowFailException(f"No event for {self.function}: got {type(self.event).__name__}.")
+        if self.accepts not in (None, self.event.get("type")):
+            reason = self.event.get("data", {}).get("reason", "no reason given")
+            raise AirflowSkipException(f"{self.function} is not for {self.event.get('type')}: {reason}")
         task = context["ti"]
         event: Event = complete_event(
             self.event,
