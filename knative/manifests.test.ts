@@ -49,11 +49,12 @@ function render(overlay: string): Resource[] {
 
 const services = await readFolder('base/services');
 const eventing = await readFolder('base/eventing');
+const jobs = await readFolder('base/jobs');
 const [predict] = await readResources('base/predict/service.yaml');
 
 describe('manifests', () => {
   it('fit the schemas of Knative', () => {
-    expect([...services, ...eventing, predict].flatMap(faultsOf)).toEqual([]);
+    expect([...services, ...eventing, ...jobs, predict].flatMap(faultsOf)).toEqual([]);
   });
 
   it('would be refused with a field that Knative does not know', () => {
@@ -73,8 +74,34 @@ describe('manifests', () => {
   it('send events to Services that exist', () => {
     const triggers = eventing.filter(({ kind }) => kind === 'Trigger');
     expect(triggers.length).toBeGreaterThan(4);
-    const names = services.map(({ metadata }) => metadata.name);
-    for (const { spec } of triggers) expect(names).toContain(spec.subscriber.ref.name);
+    const named = [...services, ...jobs].map(({ kind, metadata }) => `${kind} ${metadata.name}`);
+    for (const { spec } of triggers) {
+      expect(named).toContain(`${spec.subscriber.ref.kind} ${spec.subscriber.ref.name}`);
+    }
+  });
+
+  it('run long work as Jobs of the same image, that end, are repeated and go away', () => {
+    expect(jobs).not.toEqual([]);
+    for (const { metadata, spec } of jobs) {
+      const job = spec.job.spec;
+      const pod = job.template.spec;
+      const [container] = pod.containers;
+      const service = services.find((each) => each.metadata.name === metadata.name);
+      const [ofService] = service.spec.template.spec.containers;
+      expect(container.image).toBe(ofService.image);
+      expect(container.securityContext).toEqual(ofService.securityContext);
+      const own = ['JOB_TRIES'];
+      expect(container.env.filter(({ name }: { name: string }) => !own.includes(name))).toEqual(
+        ofService.env,
+      );
+      expect(pod).toMatchObject({ restartPolicy: 'Never', enableServiceLinks: false });
+      expect(job).toMatchObject({
+        ttlSecondsAfterFinished: expect.any(Number),
+        activeDeadlineSeconds: expect.any(Number),
+      });
+      const tries = container.env.find(({ name }: { name: string }) => name === 'JOB_TRIES').value;
+      expect(Number(tries)).toBe(job.backoffLimit + 1);
+    }
   });
 
   test.each([...services, predict].map((service) => [service.metadata.name, service]))(

@@ -9,5 +9,7 @@ export const preprocessSettings = storeSettings.extend({
   BACKBONE_URI: z.string().optional(),
   /** Photos embedded at once; each is embedded with an augmented view. */
   PREPROCESS_BATCH: count(1).default(16),
+  /** Photos of a dataset from which on its training is long: a Job's, not a request's. */
+  LONG_TRAINING_PHOTOS: count(1).default(50_000),
 });
 export type PreprocessSettings = z.infer<typeof preprocessSettings>;

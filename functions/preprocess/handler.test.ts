@@ -28,11 +28,11 @@ beforeAll(async () => {
 afterAll(() => stores.drop());
 
 let eventNumber = 0;
-function run(data: EventData<'dev.dandelion.images.ingested.v1'>) {
+function run(data: EventData<'dev.dandelion.images.ingested.v1'>, more: Record<string, string> = {}) {
   eventNumber += 1;
   const type = 'dev.dandelion.images.ingested.v1';
   const event = createEvent({ type, source: '/test', id: String(eventNumber), data });
-  return invoke(preprocess, { name: 'preprocess', event, env });
+  return invoke(preprocess, { name: 'preprocess', event, env: { ...env, ...more } });
 }
 
 /** The data of a run that must succeed. */
@@ -54,6 +54,9 @@ describe('preprocess', () => {
     const { event } = await run(ingested);
     const { dataset, extractor } = await storedBy(ingested);
     expect(event).toMatchObject({ type: 'dev.dandelion.features.stored.v1', subject: dataset.version });
+    expect(event).toMatchObject({ executionclass: 'short' });
+    const again = await run(ingested, { LONG_TRAINING_PHOTOS: '28' });
+    expect(again.event).toMatchObject({ executionclass: 'long' });
     expect(dataset).toMatchObject({ images: 28, classes: { dandelion: 14, grass: 14 } });
     const { train, validation, test } = dataset.splits;
     expect(train + validation + test).toBe(28);

@@ -53,7 +53,7 @@ export async function handler(event: FunctionEvent, context: FunctionContext) {
 
   const dataset = await storeDataset(db, { model, ingestion, seed, images });
   context.log.info({ dataset }, 'dataset version stored');
-  return context.result(
+  const result = context.result(
     'dev.dandelion.features.stored.v1',
     {
       model,
@@ -67,6 +67,8 @@ export async function handler(event: FunctionEvent, context: FunctionContext) {
     },
     dataset.version,
   );
+  // Triggers read attributes, not data.
+  return { ...result, executionclass: dataset.images < settings.LONG_TRAINING_PHOTOS ? 'short' : 'long' };
 }
 
 /** Features are kept by photo and extractor: only photos that were never seen cost anything. */

@@ -16,9 +16,10 @@ const LONGEST_WAIT_MS = 5000;
  * long as INIT_PATIENCE_MS says: they may be started in the same minute, and a process that ends instead makes Knative
  * give its revision up for good.
  *
+ * @param takesOver whether it also works on what other processes left
  * @throws DandelionError whatever a repeat does not mend, and what outlasts the patience
  */
-export async function initialise(runtime: Runtime): Promise<void> {
+export async function initialise(runtime: Runtime, takesOver: boolean): Promise<void> {
   const startedAt = performance.now();
   const sinceMs = () => performance.now() - startedAt;
   for (let waitMs = FIRST_WAIT_MS; ; waitMs = Math.min(2 * waitMs, LONGEST_WAIT_MS)) {
@@ -38,7 +39,7 @@ export async function initialise(runtime: Runtime): Promise<void> {
   runtime.waitsFor = undefined;
   runtime.phase = 'ready';
   runtime.limits.watchEventLoop();
-  runtime.steps?.startSweep();
+  if (takesOver) runtime.steps?.startSweep();
   const seconds = sinceMs() / 1000;
   runtime.metrics.initialised(seconds);
   const sinceStartMs = Math.round(process.uptime() * 1000);

@@ -2,6 +2,7 @@ import { readConfig } from '../config.ts';
 import { toDandelionError } from '../errors.ts';
 import { closeDatabases } from '../stores/database.ts';
 import { endComputations } from './compute.ts';
+import { jobSettings, runJob } from './job.ts';
 import { createLogger } from './log.ts';
 import { createFunctionServer, type FunctionServer } from './server.ts';
 import { startupSettings } from './settings.ts';
@@ -17,7 +18,8 @@ const LAST_WORDS_MS = 1000;
  *
  * It stops on SIGTERM, on SIGINT, and when the parent that started it with an IPC channel is gone; it ends with 0
  * then, and with 1 when it cannot start or meets an error that nobody caught. A parent hears
- * `{ listening: { port } }` as soon as probes are answered.
+ * `{ listening: { port } }` as soon as probes are answered. Where a JobSink left an event, it works on that one alone and
+ * ends with the exit code of {@link runJob}.
  */
 export async function serveFunction(name: string, module: FunctionModule): Promise<void> {
   const { LOG_LEVEL: level, INSTANCE_ID: instanceId } = readConfig(startupSettings);
@@ -41,6 +43,11 @@ export async function serveFunction(name: string, module: FunctionModule): Promi
     if (telemetry?.copyLine !== undefined) {
       logger = createLogger({ name, level, instanceId, copyTo: telemetry.copyLine });
     }
+    if (readConfig(jobSettings).K_EVENT_PATH !== undefined) {
+      const code = await runJob(module, { name, env, logger, telemetry, stopping: stopSignal() });
+      await endProcess(code, telemetry);
+      return;
+    }
     const server = createFunctionServer(module, { name, env, logger, telemetry });
     stopOnSignal(server, telemetry, fail('the stop failed'));
     const { port } = await server.listen();
@@ -62,14 +69,27 @@ function stopOnSignal(
     stopping = true;
     server.log.info({ 'event.action': 'stop' }, `stopping: ${why}`);
     await server.close();
-    await endComputations();
-    await closeDatabases();
     server.log.info({ 'event.action': 'stop' }, 'stopped');
-    await telemetry?.close(AbortSignal.timeout(LAST_LINES_MS));
-    process.exit(0);
+    await endProcess(0, telemetry);
   };
-  const on = (why: string) => () => void stop(why).catch(onFailure);
-  process.on('SIGTERM', on('SIGTERM'));
-  process.on('SIGINT', on('SIGINT'));
-  process.on('disconnect', on('the parent process is gone'));
+  whenToldToStop((why) => void stop(why).catch(onFailure));
+}
+
+function stopSignal(): AbortSignal {
+  const controller = new AbortController();
+  whenToldToStop(() => controller.abort());
+  return controller.signal;
+}
+
+function whenToldToStop(stop: (why: string) => void): void {
+  process.on('SIGTERM', () => stop('SIGTERM'));
+  process.on('SIGINT', () => stop('SIGINT'));
+  process.on('disconnect', () => stop('the parent process is gone'));
+}
+
+async function endProcess(code: number, telemetry: Telemetry | undefined): Promise<void> {
+  await endComputations();
+  await closeDatabases();
+  await telemetry?.close(AbortSignal.timeout(LAST_LINES_MS));
+  process.exit(code);
 }

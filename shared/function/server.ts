@@ -46,6 +46,8 @@ export interface ServerOptions {
   logger?: Logger | undefined;
   /** Keeps the function's figures. */
   telemetry?: Telemetry | undefined;
+  /** False for a process that is there for one event: it takes over nothing that others left. Default true. */
+  takesOver?: boolean;
 }
 
 /**
@@ -64,7 +66,7 @@ export function createFunctionServer(module: FunctionModule, options: ServerOpti
     app,
     log: runtime.log,
     listen: () => listen(app, runtime),
-    init: () => initialise(runtime),
+    init: () => initialise(runtime, options.takesOver ?? true),
     async close() {
       if (runtime.phase === 'stopping') return;
       runtime.phase = 'stopping';

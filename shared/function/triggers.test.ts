@@ -42,6 +42,17 @@ describe('the pipeline that ships', () => {
     expect(next.map((each) => each.function)).toEqual(functions);
   });
 
+  test('leads from a dataset of which training takes long to a job', async () => {
+    const triggers = await readTriggers(folder);
+    const stored = { type: 'dev.dandelion.features.stored.v1' };
+    const next = (executionclass: string) =>
+      triggers
+        .filter((each) => each.matches(event({ ...stored, executionclass })))
+        .map(({ function: name, runs }) => [name, runs]);
+    expect(next('long')).toEqual([['train', 'job']]);
+    expect(next('short')).toEqual([['train', 'service']]);
+  });
+
   test('tries ten times more, from a fifth of a second, twice as long each time, and loses nothing then', async () => {
     for (const { delivery } of await readTriggers(folder)) {
       expect(delivery).toEqual({
@@ -94,7 +105,7 @@ describe('manifests that cannot be routed here', () => {
   });
 
   test('a subscriber that is no Service is refused', () => {
-    expect(() => trigger('filters: []', 'JobSink')).toThrow(/JobSink/);
+    expect(() => trigger('filters: []', 'Channel')).toThrow(/Channel/);
   });
 
   test('text that is no YAML is refused by name', () => {

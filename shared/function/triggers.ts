@@ -19,6 +19,8 @@ export interface Delivery {
 export interface Trigger {
   name: string;
   function: string;
+  /** `job`: one process an event, that ends with it; `service`: one that answers many. */
+  runs: 'service' | 'job';
   delivery: Delivery;
   matches(event: Event): boolean;
 }
@@ -70,6 +72,9 @@ const triggerResource = z.object({
   }),
 });
 type TriggerResource = z.output<typeof triggerResource>;
+
+/** Kinds of subscribers; each is called as the function that it runs. */
+const kinds: Partial<Record<string, Trigger['runs']>> = { Service: 'service', JobSink: 'job' };
 
 /** Knative's default where neither Trigger nor Broker says otherwise. */
 const defaultDelivery: Delivery = { retry: 10, backoffPolicy: 'exponential', backoffDelayMs: 200 };
@@ -136,10 +141,11 @@ function toTrigger(
 ): Trigger {
   const where = `${file}, Trigger ${metadata.name}`;
   const { ref } = spec.subscriber;
-  if (ref.kind !== 'Service') {
+  const runs = kinds[ref.kind];
+  if (runs === undefined) {
     throw new DandelionError(
       'bad-config',
-      `${where}: a subscriber of kind ${ref.kind} cannot be run on one machine; name the Service of a function.`,
+      `${where}: a subscriber of kind ${ref.kind} cannot be run on one machine; name the Service or the JobSink of a function.`,
     );
   }
   const filters = spec.filters.map((content) => {
@@ -159,6 +165,7 @@ function toTrigger(
   return {
     name: metadata.name,
     function: ref.name,
+    runs,
     delivery: toDelivery({ ...inherited, ...spec.delivery }, where),
     matches: (event) => filters.every((each) => passes(each, event)),
   };

@@ -44,8 +44,16 @@ const event = (type: string, attributes: Partial<Event> = {}): Event => ({
 
 function trigger(type: string, name: string, retry = 3): Trigger {
   const delivery = { retry, backoffPolicy: 'exponential', backoffDelayMs: 5 } as const;
-  return { name, function: name, delivery, matches: (candidate) => candidate.type === type };
+  return { name, function: name, runs: 'service', delivery, matches: (candidate) => candidate.type === type };
 }
+
+/** Statements of a function that works on the event in its file, as a JobSink starts it. */
+const job = (statements: string) => `
+  if (process.env.K_EVENT_PATH) {
+    const given = JSON.parse(readFileSync(process.env.K_EVENT_PATH, 'utf8'));
+    const log = (line) => appendFileSync(process.env.FOLDER + '/worked', line + '\\n');
+    ${statements}
+  }`;
 
 const add = (name: string, body: string, before?: string) =>
   writeFunction(join(folder, 'dist'), name, body, before);
@@ -263,5 +271,50 @@ describe('nothing accepted is lost', () => {
     await broker.idle();
     const calls = (await readFile(join(folder, 'calls'), 'utf8')).trim().split('\n').sort();
     expect(calls).toEqual(['first unfinished', 'second lost', 'second result-of-unfinished']);
+  });
+});
+
+describe('a trigger of a job', () => {
+  const jobTrigger = (retry?: number): Trigger => ({ ...trigger('stored', 'train', retry), runs: 'job' });
+  const worked = () => readFile(join(folder, 'worked'), 'utf8');
+
+  test('starts a process an event, which ends with its work', async () => {
+    await add('train', 'reply(500)', job("log(given.id + ' ' + given.data.size); process.exit(0);"));
+    const { broker, processes, letters } = await open([jobTrigger()]);
+    await Promise.all(['a', 'b'].map((id) => broker.publish(event('stored', { id }))));
+    await broker.idle();
+    expect((await worked()).trim().split('\n').sort()).toEqual(['a 1', 'b 1']);
+    expect([processes.running(), letters]).toEqual([[], []]);
+    expect(await readdir(join(folder, 'journal'))).toEqual([]);
+  });
+
+  test('starts another when one failed', async () => {
+    await add('train', '', job('log(String(started)); process.exit(started < 3 ? 1 : 0);'));
+    const { broker, letters } = await open([jobTrigger()]);
+    await broker.publish(event('stored'));
+    await broker.idle();
+    expect((await worked()).trim().split('\n')).toEqual(['1', '2', '3']);
+    expect(letters).toEqual([]);
+  });
+
+  test('gives up at once what a job refused for good, and tells of it', async () => {
+    await add('train', '', job("console.error('no such dataset'); process.exit(2);"));
+    const { broker, letters } = await open([jobTrigger()]);
+    await broker.publish(event('stored'));
+    await broker.idle();
+    expect(letters).toMatchObject([{ function: 'train', attempts: 1 }]);
+    expect(letters[0]?.problem.detail).toContain('no such dataset');
+  });
+
+  test('is broken off by the stop of the platform, and taken up by the next one', async () => {
+    await add('train', '', job("log('begun'); if (started === 1) await sleep(600_000); process.exit(0);"));
+    const first = await open([jobTrigger()]);
+    await first.broker.publish(event('stored'));
+    await expect.poll(() => worked().catch(() => ''), { timeout: 30_000 }).toBe('begun\n');
+    await first.stop();
+    const second = await open([jobTrigger()]);
+    expect(await second.broker.resume()).toBe(1);
+    await second.broker.idle();
+    expect(await worked()).toBe('begun\nbegun\n');
   });
 });

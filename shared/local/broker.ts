@@ -1,6 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Logger } from 'pino';
-import { type Problem, toDandelionError, toProblem } from '../errors.ts';
+import { DandelionError, type Problem, toDandelionError, toProblem } from '../errors.ts';
 import type { Event } from '../events.ts';
 import { toJsonEvent } from '../function/cloudevents.ts';
 import type { Trigger } from '../function/triggers.ts';
@@ -89,14 +89,13 @@ export function createBroker(options: BrokerOptions): Broker {
   const bringTo = async (event: Event, trigger: Trigger): Promise<boolean> => {
     for (let attempt = 1; ; attempt++) {
       if (stopping.signal.aborted) return false;
-      const outcome = await attemptDelivery(event, { function: trigger.function, path: '/' });
+      const outcome = await tryOnce(event, trigger);
       if (outcome.kind === 'answered') return answered(event, trigger.function, outcome.reply);
       if (stopping.signal.aborted) return false;
       if (outcome.kind === 'refused' || attempt > trigger.delivery.retry) {
-        return bury(
-          { event, function: trigger.function, attempts: attempt, problem: outcome.problem },
-          trigger,
-        );
+        const letter = { event, function: trigger.function, attempts: attempt, problem: outcome.problem };
+        const isBuried = outcome.kind === 'refused' && outcome.isBuried === true;
+        return bury(letter, trigger, isBuried);
       }
       logger.warn(
         { event: { action: 'delivery-retry' }, 'error.code': outcome.problem.code },
@@ -110,6 +109,11 @@ export function createBroker(options: BrokerOptions): Broker {
     const waitMs = Math.min(Math.max(backOffMs(delivery, attempt - 1), retryAfterMs), longestWaitMs);
     await sleep(waitMs, undefined, { signal: stopping.signal }).catch(() => {});
   };
+
+  const tryOnce = (event: Event, trigger: Trigger): Promise<Outcome> =>
+    trigger.runs === 'job' && processes.runJob !== undefined
+      ? runAsJob(event, trigger.function, processes.runJob)
+      : attemptDelivery(event, { function: trigger.function, path: '/' });
 
   const attemptDelivery = async (
     event: Event,
@@ -132,15 +136,15 @@ export function createBroker(options: BrokerOptions): Broker {
   };
 
   /** As {@link bringTo}: the event stays in the journal until its dead letter is taken. */
-  const bury = async (letter: DeadLetter, trigger: Trigger): Promise<boolean> => {
+  const bury = async (letter: DeadLetter, trigger: Trigger, isBuried: boolean): Promise<boolean> => {
     const { event, problem } = letter;
     logger.error(
       { event: { action: 'dead-letter' }, 'error.code': problem.code },
       `${letter.function} did not take ${event.type} ${event.id} in ${letter.attempts} tries: ${problem.detail}`,
     );
-    const buried = await storeDeadLetter(letter, trigger);
-    if (buried) deadLetters.emit(letter);
-    return buried;
+    const settled = isBuried || (await storeDeadLetter(letter, trigger));
+    if (settled) deadLetters.emit(letter);
+    return settled;
   };
 
   const storeDeadLetter = async (letter: DeadLetter, trigger: Trigger): Promise<boolean> => {
@@ -180,7 +184,8 @@ export function createBroker(options: BrokerOptions): Broker {
     triggers,
     publish: accept,
     async send(event, functionName) {
-      const trigger = triggers.find((each) => each.function === functionName);
+      const leading = triggers.filter((each) => each.function === functionName);
+      const trigger = leading.find((each) => each.matches(event)) ?? leading[0];
       if (trigger !== undefined) track(settle(event, trigger).then(() => {}));
     },
     async resume() {
@@ -199,6 +204,26 @@ export function createBroker(options: BrokerOptions): Broker {
       while (underWay.size > 0) await Promise.all(underWay);
     },
   };
+}
+
+/** A job sends its result to the broker itself; how it ended says what became of the event. */
+async function runAsJob(
+  event: Event,
+  name: string,
+  runJob: NonNullable<Processes['runJob']>,
+): Promise<Outcome> {
+  try {
+    const { code, signal, lastWords } = await runJob(name, event);
+    if (code === 0) return { kind: 'answered', reply: undefined };
+    const how = signal ?? `exit code ${code}`;
+    const words = lastWords === '' ? '' : `: ${lastWords}`;
+    const problem = toProblem(
+      new DandelionError('upstream-unavailable', `The job of ${name} ended with ${how}${words}.`),
+    );
+    return code === 2 ? { kind: 'refused', problem, isBuried: true } : { kind: 'failed', problem };
+  } catch (error) {
+    return { kind: 'failed', problem: toProblem(error) };
+  }
 }
 
 function createListeners<Value>() {

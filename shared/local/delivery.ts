@@ -10,8 +10,8 @@ export type Outcome =
   | { kind: 'answered'; reply: Event | undefined }
   /** Worth another try. */
   | { kind: 'failed'; problem: Problem; retryAfterMs?: number }
-  /** Never to be tried again. */
-  | { kind: 'refused'; problem: Problem };
+  /** Never to be tried again; `isBuried` when it lies with the dead letters already. */
+  | { kind: 'refused'; problem: Problem; isBuried?: true };
 
 /** Knative retries these and everything from 500 on; any other 4xx is final. */
 const retriedStatuses = new Set([404, 408, 409, 429]);

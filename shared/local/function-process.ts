@@ -9,16 +9,20 @@ import { DandelionError } from '../errors.ts';
 import { processEnvironment } from '../function/settings.ts';
 import type { LogFile } from './log-file.ts';
 
-/** One process of a function, from its start to its end. */
-export interface FunctionProcess {
+/** A process of a function that works on one event and ends with it. */
+export interface JobProcess {
   /** Owner of the leases it takes. */
   readonly instanceId: string;
   readonly processId: number;
-  readonly url: string;
   /** Resolves when the process is gone, with what it said last. */
   readonly ended: Promise<FunctionEnd>;
   /** SIGTERM, and SIGKILL when it is still there after the grace period. */
   stop(graceMs: number): Promise<void>;
+}
+
+/** One process of a function, from its start to its end. */
+export interface FunctionProcess extends JobProcess {
+  readonly url: string;
 }
 
 export interface FunctionEnd {
@@ -35,7 +39,6 @@ export interface FunctionProcessOptions {
   entry: string;
   env: Readonly<Record<string, string | undefined>>;
   log: LogFile;
-  startTimeoutMs: number;
 }
 
 const listening = z.object({ listening: z.object({ port: z.number().int().positive() }) });
@@ -48,42 +51,48 @@ const logLine = z.object({
 const keptLines = 30;
 
 /**
- * Starts a function's bundle on a port of its own and waits until it says it is ready. The IPC channel is what
- * ends a function whose platform was killed: the runtime stops when it closes.
+ * Starts a function's bundle on a port of its own and waits until it says it is ready.
  *
  * @throws DandelionError `upstream-unavailable` with the process's last error lines when it ends or is not ready in time
  */
-export async function startFunctionProcess(options: FunctionProcessOptions): Promise<FunctionProcess> {
-  const instanceId = randomUUID();
-  const env = {
-    ...processEnvironment,
-    ...options.env,
-    PORT: '0',
-    HOST: '127.0.0.1',
-    INSTANCE_ID: instanceId,
-  };
-  const child = spawn(process.execPath, ['--disable-warning=ExperimentalWarning', options.entry], {
-    env,
-    stdio: ['ignore', 'pipe', 'pipe', 'ipc'],
-    // A session of its own: Ctrl-C in the terminal is the platform's to handle, which stops functions in order.
-    detached: true,
-  });
-  const lastWords = keepLog(child, options.log);
-  const ended = waitForEnd(child, instanceId, lastWords);
-  const stop = (graceMs: number) => stopChild(child, ended, graceMs);
+export async function startFunctionProcess(
+  options: FunctionProcessOptions & { startTimeoutMs: number },
+): Promise<FunctionProcess> {
+  const { child, ...started } = spawnBundle(options, {});
   try {
-    const url = await waitUntilReady(child, ended, options.startTimeoutMs);
-    return { instanceId, processId: child.pid ?? 0, url, ended, stop };
+    const url = await waitUntilReady(child, started.ended, options.startTimeoutMs);
+    return { ...started, url };
   } catch (error) {
-    await stop(1000);
+    await started.stop(1000);
     const why = error instanceof Error ? error.message : String(error);
-    const words = (await ended).lastWords;
+    const words = (await started.ended).lastWords;
     throw new DandelionError(
       'upstream-unavailable',
       `The function ${options.name} did not start: ${why}${words === '' ? '' : `: ${words}`}. Its log is ${options.log.path}`,
       { cause: error, retryAfterMs: 1000, extra: { function: options.name } },
     );
   }
+}
+
+/** Starts a function's bundle on the one event in a file, as a JobSink would. */
+export function startJobProcess(options: FunctionProcessOptions & { eventPath: string }): JobProcess {
+  const { child: _, ...started } = spawnBundle(options, { K_EVENT_PATH: options.eventPath });
+  return started;
+}
+
+/** The IPC channel is what ends a function whose platform was killed: the runtime stops when it closes. */
+function spawnBundle({ entry, env, log }: FunctionProcessOptions, more: Record<string, string>) {
+  const instanceId = randomUUID();
+  const own = { PORT: '0', HOST: '127.0.0.1', INSTANCE_ID: instanceId, ...more };
+  const child = spawn(process.execPath, ['--disable-warning=ExperimentalWarning', entry], {
+    env: { ...processEnvironment, ...env, ...own },
+    stdio: ['ignore', 'pipe', 'pipe', 'ipc'],
+    // A session of its own: Ctrl-C in the terminal is the platform's to handle, which stops functions in order.
+    detached: true,
+  });
+  const ended = waitForEnd(child, instanceId, keepLog(child, log));
+  const stop = (graceMs: number) => stopChild(child, ended, graceMs);
+  return { child, instanceId, processId: child.pid ?? 0, ended, stop };
 }
 
 function waitForEnd(child: ChildProcess, instanceId: string, lastWords: () => string): Promise<FunctionEnd> {

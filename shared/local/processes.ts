@@ -2,9 +2,11 @@ import { access, readdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Logger } from 'pino';
 import { DandelionError } from '../errors.ts';
+import type { Event } from '../events.ts';
 import type { Database } from '../stores/database.ts';
 import { listUnfinished, releaseLeases } from '../stores/steps.ts';
 import { type FunctionEnd, type FunctionProcess, startFunctionProcess } from './function-process.ts';
+import { openJobProcesses } from './job-processes.ts';
 import { openLogFile } from './log-file.ts';
 
 export interface ProcessesOptions {
@@ -42,6 +44,13 @@ export interface Processes {
    * @throws DandelionError `not-found` for an unknown function, `upstream-unavailable` when it cannot be started
    */
   acquire(name: string): Promise<Acquired>;
+  /**
+   * Works on one event in a process of its own, and resolves with its end; absent where functions are somebody else's
+   * to start.
+   *
+   * @throws DandelionError `not-found` for an unknown function
+   */
+  runJob?(name: string, event: Event): Promise<FunctionEnd>;
   /** Functions that run now. */
   running(): { name: string; processId: number; inFlight: number }[];
   /** Stops every process: what runs is finished or handed back. */
@@ -75,6 +84,7 @@ export function openProcesses(options: ProcessesOptions): Processes {
   const { distDir, logsDir, env, logger, db } = options;
   const { idleTimeoutMs = 60_000, graceMs = 30_000, startTimeoutMs = 60_000 } = options;
   const slots = new Map<string, Slot>();
+  const jobs = openJobProcesses({ distDir, logsDir, env, logger, db, graceMs });
   let stopped = false;
 
   const start = async (slot: Slot): Promise<FunctionProcess> => {
@@ -187,13 +197,17 @@ export function openProcesses(options: ProcessesOptions): Processes {
     }
   };
 
-  const addSlot = async (name: string): Promise<Slot> => {
+  const requireBuilt = async (name: string): Promise<void> => {
     if (!functionName.test(name) || !(await isBuilt(distDir, name))) {
       throw new DandelionError(
         'not-found',
         `There is no function "${name}"; there are: ${(await builtNames(distDir)).join(', ') || 'none (run npm run build)'}.`,
       );
     }
+  };
+
+  const addSlot = async (name: string): Promise<Slot> => {
+    await requireBuilt(name);
     const slot = slots.get(name) ?? { name, inFlight: 0, crashes: 0, restartAt: 0 };
     slots.set(name, slot);
     return slot;
@@ -202,12 +216,17 @@ export function openProcesses(options: ProcessesOptions): Processes {
   return {
     names: () => builtNames(distDir),
     acquire,
+    async runJob(name, event) {
+      await requireBuilt(name);
+      return jobs.run(name, event);
+    },
     running: () =>
       [...slots.values()].flatMap(({ name, current, inFlight }) =>
         current === undefined ? [] : [{ name, processId: current.processId, inFlight }],
       ),
     async stop() {
       stopped = true;
+      const jobsEnd = jobs.stop();
       await Promise.all(
         [...slots.values()].map(async (slot) => {
           clearTimeout(slot.idleTimer);
@@ -217,6 +236,7 @@ export function openProcesses(options: ProcessesOptions): Processes {
           await slot.aftermath;
         }),
       );
+      await jobsEnd;
     },
   };
 }
