@@ -1,42 +1,37 @@
 /**
  * Builds every function into `dist/<function>/`: one bundle, another for worker threads where it has a `worker.ts`,
- * the native packages they use on this platform, and its data files. A function's folder is all that its container
- * image needs.
+ * the native packages they use on this platform, its data files, and a bill of what is inside. A function's folder is
+ * all that its container image needs. `--platform linux/arm64`: for another platform, below `dist/platforms/`.
  */
 import { execFileSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { existsSync } from 'node:fs';
-import { cp, link, mkdir, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
+import { cp, mkdir, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
 import { basename, dirname, join, relative } from 'node:path';
+import { parseArgs } from 'node:util';
 import { build, type Metafile, type Plugin } from 'esbuild';
+import { billOfMaterials, packagePathOf } from './shared/cli/build/bill-of-materials.ts';
+import { readLock } from './shared/cli/build/lock.ts';
+import {
+  layFile,
+  layNativePackages,
+  nativePackages,
+  readManifest,
+} from './shared/cli/build/native-packages.ts';
+import {
+  bundlesOf,
+  containerPlatform,
+  installForPlatform,
+  isOwn,
+  ownPlatform,
+} from './shared/cli/build/platform.ts';
 
 const root = import.meta.dirname;
-const dist = join(root, 'dist');
+const { platform: wanted } = parseArgs({ options: { platform: { type: 'string' } } }).values;
+const platform = wanted === undefined ? ownPlatform : containerPlatform(wanted);
+const dist = bundlesOf(join(root, 'dist'), platform);
 /** Which result leads to which function, as monitor needs to know too. */
 const eventing = join(root, 'knative/base/eventing');
-
-/** Packages with compiled parts cannot be bundled; they are laid beside the bundle that imports them. */
-const nativePackages: Record<string, { skip?: (path: string) => boolean; without?: string[] }> = {
-  '@julusian/jpeg-turbo': {
-    // Only this platform's library, and nothing to compile it with.
-    skip: (path) =>
-      path.startsWith('src/') ||
-      (path.startsWith('prebuilds/') &&
-        !path.startsWith(`prebuilds/jpeg-turbo-${process.platform}-${process.arch}`)),
-    without: ['cmake-js', 'node-addon-api'],
-  },
-  'pkg-prebuilds': { skip: (path) => path.startsWith('bin/'), without: ['yargs'] },
-  sharp: { skip: (path) => path.startsWith('src/') || path.startsWith('install/') },
-  'onnxruntime-node': {
-    // Only this platform's library (45 MB of 288), and neither the installer nor what it needs.
-    skip: (path) =>
-      (path.startsWith('bin/') && !path.startsWith(`bin/napi-v6/${process.platform}/${process.arch}/`)) ||
-      path.startsWith('script/') ||
-      path.startsWith('lib/') ||
-      path.startsWith('node_modules/'),
-    without: ['adm-zip', 'global-agent'],
-  },
-};
 
 /** Found by dynamic import where someone installed it; never required, so never in a bundle. */
 const optionalPackages = ['@tensorflow/tfjs-node'];
@@ -78,13 +73,6 @@ const namedOnDemand: Plugin = {
   },
 };
 
-interface PackageManifest {
-  name: string;
-  version: string;
-  dependencies?: Record<string, string>;
-  optionalDependencies?: Record<string, string>;
-}
-
 /**
  * What `node index.mjs` runs: the bundle, from V8's compiled code where there is some that fits this Node
  * (https://nodejs.org/api/module.html#module-compile-cache). Compiling predict took 130 ms of each start.
@@ -97,18 +85,22 @@ if (process.argv[2] !== '--compile-only') await start();
 `;
 
 const productVersion = (await readManifest(root)).version;
+const lock = await readLock(root);
+const modules = join(root, 'node_modules');
 const commit = gitCommit();
 const stampFile = join(dist, 'stamp');
+const packageSources: string[] = [modules];
 const stamp = await stampOfSources();
 if ((await readFile(stampFile, 'utf8').catch(() => '')) !== stamp) {
   await mkdir(dist, { recursive: true });
+  if (!isOwn(platform)) packageSources.unshift(await installForPlatform(lock, platform, join(root, 'dist')));
   await Promise.all([...(await functionNames()).map(buildFunction), buildGateway(), buildKibana()]);
   await writeFile(stampFile, stamp);
 }
 
 /** Changes with whatever a bundle is made of: sources, packages, this program, the platform and the commit. */
 async function stampOfSources(): Promise<string> {
-  const hash = createHash('sha256').update(`${process.platform} ${process.arch} ${commit}`);
+  const hash = createHash('sha256').update(`${platform.os} ${platform.cpu} ${commit}`);
   const sources = await Promise.all(
     ['functions', 'shared', 'knative/base/eventing', 'knative/kibana'].map((folder) =>
       readdir(join(root, folder), { withFileTypes: true, recursive: true }),
@@ -155,7 +147,9 @@ async function buildFolder(path: string, entries: { name: string; contents: stri
   const metafile = joined(
     await Promise.all(entries.map((entry) => bundle(folder, entry.name, entry.contents))),
   );
-  const dependencies = await layNativePackages(folder, metafile);
+  const dependencies = await layNativePackages(nativeImports(metafile), {
+    ...{ folder, platform, sources: packageSources },
+  });
   await layDataFiles(name, folder, metafile);
   const manifest = {
     name: `dandelion-${name}`,
@@ -165,8 +159,15 @@ async function buildFolder(path: string, entries: { name: string; contents: stri
     dependencies,
   };
   await writeFile(join(folder, 'package.json'), `${JSON.stringify(manifest, null, 2)}\n`);
+  const paths = [
+    ...bundledPackages(metafile),
+    ...Object.keys(dependencies).map((each) => `node_modules/${each}`),
+  ];
+  const bill = billOfMaterials(manifest.name, productVersion, lock, paths);
+  await writeFile(join(folder, 'sbom.cdx.json'), `${JSON.stringify(bill, null, 2)}\n`);
   await writeFile(join(folder, 'index.mjs'), startFile);
-  compileAhead(folder);
+  // V8's compiled code fits one kind of machine; on another the first start compiles.
+  if (isOwn(platform)) compileAhead(folder);
   await replaceFolder(folder, join(dist, path));
 }
 
@@ -245,27 +246,21 @@ function compileAhead(folder: string): void {
   execFileSync(process.execPath, ['index.mjs', '--compile-only'], { cwd: folder, stdio: 'inherit' });
 }
 
-/** Copies the native packages this bundle imports, with what they need; returns their versions. */
-async function layNativePackages(folder: string, metafile: Metafile): Promise<Record<string, string>> {
-  const imported = Object.values(metafile.outputs)
+/** Native packages that the bundle imports. */
+function nativeImports(metafile: Metafile): string[] {
+  return Object.values(metafile.outputs)
     .flatMap((output) => output.imports)
     .filter((entry) => entry.external === true && entry.path in nativePackages)
     .map((entry) => entry.path);
-  const versions: Record<string, string> = {};
-  const queue = [...new Set(imported)];
-  for (let name = queue.pop(); name !== undefined; name = queue.pop()) {
-    if (name in versions) continue;
-    const source = join(root, 'node_modules', name);
-    const manifest = await readManifest(source).catch(() => undefined);
-    // An optional package of another platform is not installed.
-    if (manifest === undefined) continue;
-    versions[name] = manifest.version;
-    const rule = nativePackages[name];
-    await layTree(source, join(folder, 'node_modules', name), rule?.skip ?? (() => false));
-    const needed = Object.keys({ ...manifest.dependencies, ...manifest.optionalDependencies });
-    queue.push(...needed.filter((dependency) => !rule?.without?.includes(dependency)));
-  }
-  return versions;
+}
+
+/** Packages of which something was left after unused code was dropped. */
+function bundledPackages(metafile: Metafile): string[] {
+  return Object.values(metafile.outputs).flatMap(({ inputs }) =>
+    Object.entries(inputs).flatMap(([file, { bytesInOutput }]) =>
+      bytesInOutput > 0 ? (packagePathOf(file) ?? []) : [],
+    ),
+  );
 }
 
 async function layDataFiles(name: string, folder: string, metafile: Metafile): Promise<void> {
@@ -273,7 +268,7 @@ async function layDataFiles(name: string, folder: string, metafile: Metafile): P
     input.includes('@tensorflow/tfjs-backend-wasm/'),
   );
   if (usesWasm) {
-    const source = join(root, 'node_modules/@tensorflow/tfjs-backend-wasm/dist');
+    const source = join(modules, '@tensorflow/tfjs-backend-wasm/dist');
     const files = (await readdir(source)).filter((file) => file.endsWith('.wasm'));
     await mkdir(join(folder, 'wasm'), { recursive: true });
     for (const file of files) await layFile(join(source, file), join(folder, 'wasm', file));
@@ -287,26 +282,6 @@ async function layDataFiles(name: string, folder: string, metafile: Metafile): P
   }
   const staticFolder = join(root, 'functions', name, 'static');
   await cp(staticFolder, join(folder, 'static'), { recursive: true }).catch(ignoreMissing);
-}
-
-async function layTree(source: string, target: string, skip: (path: string) => boolean): Promise<void> {
-  const entries = await readdir(source, { withFileTypes: true, recursive: true });
-  for (const entry of entries) {
-    const from = join(entry.parentPath, entry.name);
-    const path = relative(source, from);
-    if (!entry.isFile() || skip(path.replaceAll('\\', '/'))) continue;
-    await mkdir(dirname(join(target, path)), { recursive: true });
-    await layFile(from, join(target, path));
-  }
-}
-
-/** A hard link costs no disk and no time; across file systems it is a copy. */
-async function layFile(from: string, to: string): Promise<void> {
-  await link(from, to).catch(() => cp(from, to));
-}
-
-async function readManifest(folder: string): Promise<PackageManifest> {
-  return JSON.parse(await readFile(join(folder, 'package.json'), 'utf8')) as PackageManifest;
 }
 
 /** The commit a model was trained by, for its record; empty outside a checkout. */

@@ -18,7 +18,7 @@ it.skipIf(process.platform !== 'linux')('has every library that onnxruntime is l
   const { stdout } = await run('ldd', [onnxruntime]);
   const wanted = [...stdout.matchAll(/=> (\/\S+) \(0x/g)].map(([, path]) => path?.slice(1) ?? '');
   expect(wanted.length).toBeGreaterThan(3);
-  const layer = await makeBaseLayer(architecture);
+  const { layer } = await makeBaseLayer(architecture);
   const tar = gunzipSync(layer.content).toString('latin1');
   expect(wanted.filter((path) => !tar.includes(path))).toEqual([]);
 });

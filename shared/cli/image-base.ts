@@ -1,9 +1,23 @@
 import { execFile } from 'node:child_process';
-import { chmod, copyFile, mkdir, mkdtemp, realpath, rm, stat, symlink, writeFile } from 'node:fs/promises';
+import { createHash } from 'node:crypto';
+import {
+  chmod,
+  copyFile,
+  mkdir,
+  mkdtemp,
+  readdir,
+  readFile,
+  realpath,
+  rm,
+  stat,
+  symlink,
+  writeFile,
+} from 'node:fs/promises';
 import { tmpdir } from 'node:os';
-import { dirname, join } from 'node:path';
+import { dirname, join, relative } from 'node:path';
 import { promisify } from 'node:util';
 import { DandelionError } from '../errors.ts';
+import type { Component } from './build/bill-of-materials.ts';
 import { type Layer, makeLayer } from './image-archive.ts';
 
 const run = promisify(execFile);
@@ -12,19 +26,25 @@ const run = promisify(execFile);
 const furtherLibraries = ['libnss_files.so.2', 'libnss_dns.so.2', 'libresolv.so.2', 'librt.so.1'];
 const certificates = '/etc/ssl/certs/ca-certificates.crt';
 
+/** What lies under every function, and what it is made of. */
+export interface Base {
+  layer: Layer;
+  components: Component[];
+}
+
 /**
  * Makes the layer under every function where no registry is at hand: a root file system that is given, or this
  * machine's own Node with the C and C++ libraries it needs (glibc, for the machine's own architecture).
  *
  * @throws DandelionError `bad-config` when there is no such folder, or when this machine's libraries are not the ones wanted
  */
-export async function makeBaseLayer(architecture: 'amd64' | 'arm64', folder?: string): Promise<Layer> {
+export async function makeBaseLayer(architecture: 'amd64' | 'arm64', folder?: string): Promise<Base> {
   if (folder !== undefined) {
     const node = await stat(join(folder, 'bin/node')).catch(() => undefined);
     if (node === undefined) {
       throw new DandelionError('bad-config', `--base ${folder} is no root file system with bin/node in it.`);
     }
-    return makeLayer(folder, '/');
+    return describe(folder);
   }
   const own = { x64: 'amd64', arm64: 'arm64' }[process.arch as string];
   if (process.platform !== 'linux' || own !== architecture) {
@@ -36,10 +56,30 @@ export async function makeBaseLayer(architecture: 'amd64' | 'arm64', folder?: st
   const root = await mkdtemp(join(tmpdir(), 'dandelion-base-'));
   try {
     await layRootFileSystem(root);
-    return await makeLayer(root, '/');
+    return await describe(root, process.version.slice(1));
   } finally {
     await rm(root, { recursive: true, force: true });
   }
+}
+
+/** Lists every file by its digest: copied libraries have no package database beside them. */
+async function describe(root: string, nodeVersion?: string): Promise<Base> {
+  const entries = await readdir(root, { withFileTypes: true, recursive: true });
+  const files = entries.filter((entry) => entry.isFile()).map((entry) => join(entry.parentPath, entry.name));
+  const components = await Promise.all(
+    files.sort().map(async (file): Promise<Component> => {
+      const name = `/${relative(root, file)}`;
+      const content = createHash('sha256')
+        .update(await readFile(file))
+        .digest('hex');
+      return { type: 'file', 'bom-ref': `file:${name}`, name, hashes: [{ alg: 'SHA-256', content }] };
+    }),
+  );
+  if (nodeVersion !== undefined) {
+    const purl = `pkg:generic/node@${nodeVersion}`;
+    components.unshift({ type: 'platform', 'bom-ref': purl, name: 'node', version: nodeVersion, purl });
+  }
+  return { layer: await makeLayer(root, '/'), components };
 }
 
 async function layRootFileSystem(root: string): Promise<void> {

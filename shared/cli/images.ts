@@ -1,18 +1,21 @@
 /** `npm run images`: a container image of every function and of the gateway, by docker where it runs, else as OCI archives. */
 import { execFileSync, spawnSync } from 'node:child_process';
-import { mkdir, readdir, readFile, stat } from 'node:fs/promises';
+import { access, mkdir, readdir, readFile, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { DandelionError } from '../errors.ts';
-import { type ImageConfig, type ImageOptions, type Layer, makeLayer, writeArchive } from './image-archive.ts';
-import { makeBaseLayer } from './image-base.ts';
+import { type BillOfMaterials, type Component, withComponents } from './build/bill-of-materials.ts';
+import { bundlesOf, containerPlatform, isOwn } from './build/platform.ts';
+import { type ImageConfig, type ImageOptions, makeLayer, writeArchive } from './image-archive.ts';
+import { type Base, makeBaseLayer } from './image-base.ts';
 
 const root = join(import.meta.dirname, '../..');
-const usage = `npm run images -- [function ...]
+const imagesFolder = join(root, 'dist/images');
+const usage = `npm run images -- [function ...]   (and "gateway", for docker compose; default: all)
   --prefix NAME     before the function's name (default dev.local/dandelion-)
   --tag TAG         default dev; no "latest", which Kubernetes would pull again
   --platform LIST   linux/amd64, linux/arm64 (default: this machine's)
-  --base BASE       docker: name of the base image; else a folder with a root file system
+  --base BASE       docker: name of the base image, with its digest; else a folder with a root file system
   --archive         an OCI archive in dist/images/ although docker runs
   --push            docker: to the registry, with provenance and SBOM
   --json            the table as JSON`;
@@ -23,6 +26,8 @@ interface Row {
   platform: string;
   archive?: string;
   digest?: string;
+  /** CycloneDX documents of what is inside, one a platform. */
+  billsOfMaterials: string[];
   compressedBytes?: number;
   unpackedBytes?: number;
   /** Of unpackedBytes: Node and its libraries, the same in all images. */
@@ -51,18 +56,11 @@ async function readOptions(words: string[]) {
   if (unknown.length > 0) {
     throw new DandelionError(
       'bad-config',
-      `There is no function ${unknown.join(', ')}; there are: ${built.join(', ')}.`,
+      `There is no image ${unknown.join(', ')}; there are: ${built.join(', ')}.`,
     );
   }
   const platforms = values.platform.split(',');
-  for (const platform of platforms) {
-    if (platform !== 'linux/amd64' && platform !== 'linux/arm64') {
-      throw new DandelionError(
-        'bad-config',
-        `--platform ${platform}: there are linux/amd64 and linux/arm64.`,
-      );
-    }
-  }
+  for (const platform of platforms) containerPlatform(platform);
   return { ...values, platforms, functions: positionals.length > 0 ? positionals : built };
 }
 
@@ -71,17 +69,30 @@ const gateway = 'gateway';
 
 async function imageNames(): Promise<string[]> {
   const entries = await readdir(join(root, 'functions'), { withFileTypes: true });
-  return [...entries.filter((entry) => entry.isDirectory()).map((entry) => entry.name), gateway];
+  const functions = entries.filter((entry) => entry.isDirectory()).map((entry) => entry.name);
+  return [...functions.sort(), gateway];
 }
 
-/** `dist/` holds the native packages of the machine that built it; the others are laid by a build for them. */
-function contextOf(name: string, platform: string): string {
-  const own = `linux/${process.arch === 'arm64' ? 'arm64' : 'amd64'}`;
-  if (platform === own) return join(root, 'dist', name === gateway ? join('local', name) : name);
-  throw new DandelionError(
-    'bad-config',
-    `An image for ${platform} is built on a machine of that kind: this one has the native packages of ${own}.`,
+/** `dist/` holds the native packages of this machine; bundles for other platforms are laid when they are wanted. */
+async function contextOf(name: string, platform: string): Promise<string> {
+  const bundles = bundlesOf(join(root, 'dist'), containerPlatform(platform));
+  const folder = join(bundles, name === gateway ? join('local', name) : name);
+  const isBuilt = await access(join(folder, 'index.mjs')).then(
+    () => true,
+    () => false,
   );
+  if (isBuilt) return folder;
+  throw new DandelionError('bad-config', `${folder} is not there: run npm run build.`);
+}
+
+/** Bundles for this machine are there: npm run images builds them first. */
+function buildFor(platforms: readonly string[]): void {
+  for (const platform of platforms.filter((each) => !isOwn(containerPlatform(each)))) {
+    execFileSync(process.execPath, [join(root, 'build.ts'), '--platform', platform], {
+      cwd: root,
+      stdio: ['ignore', 'inherit', 'inherit'],
+    });
+  }
 }
 
 function hasDocker(): boolean {
@@ -96,11 +107,17 @@ function annotationsOf(name: string, version: string): Record<string, string> {
   const revision = spawnSync('git', ['rev-parse', 'HEAD'], { cwd: root, encoding: 'utf8' });
   return {
     'org.opencontainers.image.title': `dandelion-${name}`,
-    'org.opencontainers.image.description': `The function ${name} of Dandelion`,
+    'org.opencontainers.image.description':
+      name === gateway ? 'Gateway and broker of Dandelion' : `The function ${name} of Dandelion`,
     'org.opencontainers.image.licenses': 'Apache-2.0',
     'org.opencontainers.image.version': version,
     ...(revision.status === 0 ? { 'org.opencontainers.image.revision': revision.stdout.trim() } : {}),
   };
+}
+
+/** The base image that the Dockerfile names. */
+export function baseOf(dockerfile: string): string {
+  return /^ARG BASE=(\S+)$/m.exec(dockerfile)?.[1] ?? '';
 }
 
 /** Reads what a container starts with from the Dockerfile, so that there is one place that says it. */
@@ -126,23 +143,36 @@ export function parseDockerfile(text: string): ImageConfig {
   return config;
 }
 
+/** One build a platform, since each has bundles of its own; a push joins them under one name. */
 async function buildByDocker(name: string, options: Options, version: string): Promise<Row> {
   const image = `${options.prefix}${name}:${options.tag}`;
   const labels = Object.entries(annotationsOf(name, version)).map(
     ([key, value]) => `--label=${key}=${value}`,
   );
-  const words = [
-    ...['buildx', 'build', '--file', join(root, 'knative/Dockerfile'), '--tag', image],
-    ...['--platform', options.platform, ...labels],
-    ...(options.base === undefined ? [] : ['--build-arg', `BASE=${options.base}`]),
-    ...(options.push ? ['--push', '--provenance=mode=max', '--sbom=true'] : ['--load']),
-    contextOf(name, options.platforms[0] ?? ''),
-  ];
-  for (const platform of options.platforms) contextOf(name, platform);
-  execFileSync('docker', words, { stdio: ['ignore', 'inherit', 'inherit'] });
-  const row: Row = { function: name, image, platform: options.platform };
+  const built: string[] = [];
+  for (const platform of options.platforms) {
+    const single = options.platforms.length === 1;
+    const tag = single ? image : `${image}-${architectureOf(platform)}`;
+    const words = [
+      ...['buildx', 'build', '--file', join(root, 'knative/Dockerfile'), '--tag', tag],
+      ...['--platform', platform, ...labels],
+      ...(options.base === undefined ? [] : ['--build-arg', `BASE=${options.base}`]),
+      ...(options.push ? ['--push', '--provenance=mode=max', '--sbom=true'] : ['--load']),
+      await contextOf(name, platform),
+    ];
+    execFileSync('docker', words, { stdio: ['ignore', 'inherit', 'inherit'] });
+    built.push(tag);
+  }
+  if (options.push && built.length > 1) {
+    const words = ['buildx', 'imagetools', 'create', '--tag', image, ...built];
+    execFileSync('docker', words, { stdio: ['ignore', 'inherit', 'inherit'] });
+  }
+  const base = options.base ?? baseOf(await readFile(join(root, 'knative/Dockerfile'), 'utf8'));
+  const component: Component = { type: 'container', 'bom-ref': base, name: base };
+  const billsOfMaterials = await writeBills(name, options, () => [component]);
+  const row: Row = { function: name, image, platform: options.platform, billsOfMaterials };
   if (options.push) return row;
-  const size = execFileSync('docker', ['image', 'inspect', '--format', '{{.Size}}', image], {
+  const size = execFileSync('docker', ['image', 'inspect', '--format', '{{.Size}}', built[0] ?? image], {
     encoding: 'utf8',
   });
   return { ...row, unpackedBytes: Number(size) };
@@ -151,7 +181,7 @@ async function buildByDocker(name: string, options: Options, version: string): P
 async function buildArchive(
   name: string,
   options: Options,
-  bases: Map<string, Layer>,
+  bases: Map<string, Base>,
   version: string,
 ): Promise<Row> {
   const image = `${options.prefix}${name}:${options.tag}`;
@@ -160,12 +190,11 @@ async function buildArchive(
   for (const platform of options.platforms) {
     const base = bases.get(platform);
     if (base === undefined) throw new Error(`no base for ${platform}`);
-    const own = await makeLayer(contextOf(name, platform), '/app', (path) => path.endsWith('.map'));
-    const architecture = platform.endsWith('arm64') ? 'arm64' : 'amd64';
-    images.push({ name: image, architecture, config, layers: [base, own] });
+    const own = await makeLayer(await contextOf(name, platform), '/app', (path) => path.endsWith('.map'));
+    images.push({ name: image, architecture: architectureOf(platform), config, layers: [base.layer, own] });
   }
-  await mkdir(join(root, 'dist/images'), { recursive: true });
-  const archive = join(root, 'dist/images', `${name}.tar`);
+  await mkdir(imagesFolder, { recursive: true });
+  const archive = join(imagesFolder, `${name}.tar`);
   const digest = await writeArchive(archive, images, annotationsOf(name, version));
   const layers = images[0]?.layers ?? [];
   return {
@@ -174,10 +203,33 @@ async function buildArchive(
     platform: options.platform,
     archive,
     digest,
+    billsOfMaterials: await writeBills(name, options, (platform) => bases.get(platform)?.components ?? []),
     compressedBytes: (await stat(archive)).size,
     unpackedBytes: layers.reduce((sum, layer) => sum + layer.unpackedBytes, 0),
     baseBytes: layers[0]?.unpackedBytes ?? 0,
   };
+}
+
+/** What the build says of the bundle, and what lies under it. */
+async function writeBills(
+  name: string,
+  { platforms }: Options,
+  componentsOf: (platform: string) => Component[],
+): Promise<string[]> {
+  await mkdir(imagesFolder, { recursive: true });
+  return Promise.all(
+    platforms.map(async (platform) => {
+      const source = join(await contextOf(name, platform), 'sbom.cdx.json');
+      const bill = JSON.parse(await readFile(source, 'utf8')) as BillOfMaterials;
+      const file = join(imagesFolder, `${name}.${architectureOf(platform)}.cdx.json`);
+      await writeFile(file, `${JSON.stringify(withComponents(bill, componentsOf(platform)), null, 2)}\n`);
+      return file;
+    }),
+  );
+}
+
+function architectureOf(platform: string): 'amd64' | 'arm64' {
+  return platform.endsWith('arm64') ? 'arm64' : 'amd64';
 }
 
 function print(rows: Row[]): void {
@@ -190,6 +242,7 @@ function print(rows: Row[]): void {
       unpacked: megabytes(row.unpackedBytes),
       'of it Node': megabytes(row.baseBytes),
       archive: row.archive === undefined ? '' : row.archive.slice(root.length + 1),
+      'bill of materials': row.billsOfMaterials.map((file) => file.slice(root.length + 1)).join(' '),
     })),
   );
 }
@@ -203,13 +256,16 @@ async function main(): Promise<void> {
   const { version } = JSON.parse(await readFile(join(root, 'package.json'), 'utf8')) as { version: string };
   const byDocker = !options.archive && hasDocker();
   if (options.push && !byDocker) throw new DandelionError('bad-config', '--push needs docker with buildx.');
-  const bases = new Map<string, Layer>();
+  if (!byDocker && options.base !== undefined && options.platforms.length > 1) {
+    throw new DandelionError('bad-config', '--base FOLDER is of one platform: name one --platform with it.');
+  }
+  const bases = new Map<string, Base>();
   if (!byDocker) {
     for (const platform of options.platforms) {
-      const architecture = platform.endsWith('arm64') ? 'arm64' : 'amd64';
-      bases.set(platform, await makeBaseLayer(architecture, options.base));
+      bases.set(platform, await makeBaseLayer(architectureOf(platform), options.base));
     }
   }
+  buildFor(options.platforms);
   const rows: Row[] = [];
   for (const name of options.functions) {
     process.stderr.write(`${options.prefix}${name}:${options.tag}\n`);
