@@ -60,6 +60,8 @@ describe('train', () => {
     expect(photos).toHaveLength(splits.train + splits.validation);
     for (const { statistics, label, confidence, sketch } of photos ?? []) {
       expect(statistics.brightness).toBeGreaterThan(0);
+      // As predict measures it, to the last digit: tests of drift take any difference for one.
+      expect(statistics.aspectRatio).toBe(400 / 300);
       expect(['daisy', 'dandelion', 'grass']).toContain(label);
       expect(confidence).toBeGreaterThan(1 / 3);
       expect(sketch).toHaveLength(SKETCH.length);

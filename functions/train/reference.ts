@@ -40,11 +40,12 @@ export async function describeReference(
   return {
     schemaVersion: 1,
     dataset: dataset.version,
+    // In full: rounded, an aspect ratio of 4 : 3 would differ from the one that predict measures, in every photo.
     statistics: Object.fromEntries(
-      names.map((name) => [name, measured.map(({ sha256 }) => rounded(statistics.get(sha256)?.[name] ?? 0))]),
+      names.map((name) => [name, measured.map(({ sha256 }) => statistics.get(sha256)?.[name] ?? 0)]),
     ),
     labels: answers.map(({ label }) => label),
-    confidences: answers.map(({ confidence }) => rounded(confidence)),
+    confidences: answers.map(({ confidence }) => confidence),
     sketches: {
       id: SKETCH.id,
       rows: measured.map(({ features }) => Array.from(sketchFeatures(features), rounded)),
@@ -70,7 +71,7 @@ function oneOfEachGroup({ matrix, probabilities }: JudgedSplit) {
   });
 }
 
-/** Six digits: a sharpness or a probability needs no more. */
+/** Six digits: a sum of features needs no more. */
 function rounded(value: number): number {
   return Number(value.toPrecision(6));
 }
