@@ -1,12 +1,12 @@
 import { createHash } from 'node:crypto';
-import { mkdir, readdir, readFile, writeFile } from 'node:fs/promises';
+import { mkdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { pathToFileURL } from 'node:url';
-import { z } from 'zod';
 import { createEvent, type Event } from '../events.ts';
 import type { Database } from '../stores/database.ts';
 import { imageKey } from '../stores/images.ts';
+import type { MlflowClient } from '../stores/mlflow-client.ts';
 import {
   listModelVersions,
   readChampion,
@@ -19,6 +19,7 @@ import type { StepRun } from '../stores/steps.ts';
 import { type DrawnClass, drawPhoto } from '../vision/drawn.ts';
 import { randomBackboneGraph } from '../vision/random-backbone.ts';
 import { type PipelineFunction, pipelineFunctions, readChain, requestType } from './pipeline.ts';
+import { readTrackedFolder, readTrackedServer } from './testing-tracked.ts';
 
 /** Photos a pipeline is run on: how many of each class. */
 export type PhotoCounts = Partial<Record<DrawnClass, number>>;
@@ -34,6 +35,8 @@ export interface PipelineStores {
   database: Database;
   objects: ObjectStore;
   trackingDir: string;
+  /** The server that runs are tracked on instead. */
+  mlflow?: MlflowClient;
 }
 
 /** Draws photos into `{folder}/{label}/{number}.jpg`; the same seed draws the same photos. */
@@ -167,11 +170,12 @@ async function damagedPhotos({ database, objects }: PipelineStores, model: strin
 }
 
 async function auditModel(
-  { objects, trackingDir }: PipelineStores,
+  stores: PipelineStores,
   model: string,
   fault: (kind: Fault['kind'], what: string) => void,
   expectCount: (what: string, found: number, expected: number) => void,
 ): Promise<void> {
+  const { objects } = stores;
   const versions = await listModelVersions(objects, model);
   expectCount('model versions', versions.length, 1);
   const [version] = versions;
@@ -185,37 +189,29 @@ async function auditModel(
   if (champion?.version !== version) fault('lost', `${champion?.version ?? 'nobody'} serves, not ${version}`);
   if (champion !== undefined && champion.previous !== null)
     fault('doubled', 'the champion was deployed twice');
-  await auditTracking(trackingDir, model, version, fault, expectCount);
+  await auditTracking(stores, model, version, fault, expectCount);
 }
 
-const trackedRun = z.object({ status: z.string() });
-const trackedMetric = z.object({ key: z.string(), step: z.number() });
-const registry = z.object({
-  versions: z.array(z.object({ version: z.string() })),
-  aliases: z.object({ candidate: z.string(), champion: z.string() }),
-});
-
 async function auditTracking(
-  trackingDir: string,
+  { trackingDir, mlflow }: PipelineStores,
   model: string,
   version: string,
   fault: (kind: Fault['kind'], what: string) => void,
   expectCount: (what: string, found: number, expected: number) => void,
 ): Promise<void> {
-  const runs = (await readdir(join(trackingDir, 'runs'))).filter((run) => run.startsWith(`${model}-v`));
-  expectCount('tracked runs', runs.length, 1);
-  const readText = (...path: string[]) => readFile(join(trackingDir, ...path), 'utf8');
-  const { status } = trackedRun.parse(JSON.parse(await readText('runs', `${model}-${version}`, 'run.json')));
-  if (status !== 'FINISHED') fault('unfinished', `the tracked run is ${status}`);
-  const lines = (await readText('runs', `${model}-${version}`, 'metrics.jsonl')).trim().split('\n');
-  const points = lines.map((line) => trackedMetric.parse(JSON.parse(line)));
-  const distinct = new Set(points.map(({ key, step }) => `${key} ${step}`));
-  expectCount('metric values', points.length, distinct.size);
+  const tracked =
+    mlflow === undefined
+      ? await readTrackedFolder(trackingDir, model, version)
+      : await readTrackedServer(mlflow, model, version);
+  expectCount('tracked runs', tracked.runs, 1);
+  if (tracked.status !== 'FINISHED') fault('unfinished', `the tracked run is ${tracked.status}`);
+  const distinct = new Set(tracked.points.map(({ key, step }) => `${key} ${step}`));
+  expectCount('metric values', tracked.points.length, distinct.size);
   for (const key of ['validation/accuracy', 'test/accuracy']) {
     if (!distinct.has(`${key} 0`)) fault('lost', `no metric ${key}`);
   }
-  const registered = registry.parse(JSON.parse(await readText('registered-models', `${model}.json`)));
-  expectCount('registered versions', registered.versions.length, 1);
-  const { candidate, champion } = registered.aliases;
-  if (candidate !== version || champion !== version) fault('lost', 'the registry names another version');
+  expectCount('registered versions', tracked.registeredVersions, 1);
+  if (tracked.candidate !== version || tracked.champion !== version) {
+    fault('lost', 'the registry names another version');
+  }
 }

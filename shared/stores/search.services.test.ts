@@ -1,6 +1,4 @@
 import { randomBytes } from 'node:crypto';
-import { once } from 'node:events';
-import { connect, createServer, type Socket } from 'node:net';
 import { setTimeout as delay } from 'node:timers/promises';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { readConfig, searchSettings } from '../config.ts';
@@ -10,6 +8,7 @@ import { predictionDocument, streamName } from './search-documents.ts';
 import { setUpTemplates } from './search-templates.ts';
 import { createSearchWriter } from './search-writer.ts';
 import { describeService } from './testing-services.ts';
+import { openWay } from './testing-way.ts';
 
 /** Streams of this run alone, on a server that others may use. */
 const namespace = `test${randomBytes(4).toString('hex')}`;
@@ -192,8 +191,8 @@ describeService('ELASTICSEARCH_URL', 'Elasticsearch', (url) => {
   });
 
   test('10 000 documents through a connection cut again and again: none lost, none twice', async () => {
-    const proxy = await startCuttingProxy(url);
-    const through = openAt(proxy.url);
+    const way = await openWay(url);
+    const through = openAt(way.url);
     const said: string[] = [];
     const say = (sentence: string) => said.push(sentence);
     const writer = createSearchWriter({ search: through, say, batchDocuments: 200, flushAfterMs: 50 });
@@ -203,7 +202,7 @@ describeService('ELASTICSEARCH_URL', 'Elasticsearch', (url) => {
       expect(writer.offer({ stream, id: `line-${place}`, json })).toBe(true);
       if (place % 1000 === 999) {
         await delay(100);
-        proxy.cut();
+        way.cut();
       }
     }
     await writer.close(AbortSignal.timeout(40_000));
@@ -211,41 +210,6 @@ describeService('ELASTICSEARCH_URL', 'Elasticsearch', (url) => {
     expect(await count(stream)).toBe(10_000);
     expect(said.length).toBeGreaterThan(0);
     through.close();
-    await proxy.close();
+    await way.close();
   }, 90_000);
 });
-
-/** A way to a server on which every connection can be cut, whatever is on it. */
-async function startCuttingProxy(url: string) {
-  const { hostname, port } = new URL(url);
-  const sockets = new Set<Socket>();
-  const proxy = createServer((near) => {
-    const far = connect(Number(port === '' ? 80 : port), hostname);
-    for (const socket of [near, far]) {
-      sockets.add(socket);
-      socket.on('error', () => {});
-      socket.on('close', () => {
-        sockets.delete(socket);
-        near.destroy();
-        far.destroy();
-      });
-    }
-    near.pipe(far);
-    far.pipe(near);
-  });
-  proxy.listen(0, '127.0.0.1');
-  await once(proxy, 'listening');
-  const address = proxy.address();
-  const cut = () => {
-    for (const socket of sockets) socket.destroy();
-  };
-  return {
-    url: `http://127.0.0.1:${typeof address === 'object' && address !== null ? address.port : 0}`,
-    cut,
-    async close() {
-      cut();
-      proxy.close();
-      await once(proxy, 'close');
-    },
-  };
-}
