@@ -1,5 +1,5 @@
 import type { Database } from '../../shared/stores/database.ts';
-import { type Ingestion, imageKey, listIngestedImages, listPhotos } from '../../shared/stores/images.ts';
+import { findPhoto, type Ingestion, imageKey, listIngestedImages } from '../../shared/stores/images.ts';
 import type { ObjectStore } from '../../shared/stores/objects.ts';
 import { digestOfPhoto, inspectPhoto, type PhotoFacts } from '../../shared/vision/photo-facts.ts';
 import type { IngestSettings } from './config.ts';
@@ -32,7 +32,6 @@ export async function openPhotoStore(
 ): Promise<PhotoStore> {
   const earlier = new Map((await listIngestedImages(db, ingestion.id)).map((image) => [image.source, image]));
   const known = new Map<string, PhotoFacts>();
-  for (const photo of await listPhotos(db, ingestion.model)) known.set(photo.sha256, photo);
   const reused = new Set<string>();
   const writes = new Map<string, Promise<void>>();
 
@@ -59,7 +58,10 @@ export async function openPhotoStore(
       const bytes = await entry.open();
       const sha256 = digestOfPhoto(bytes);
       const maxPixels = settings.INGEST_MAX_PHOTO_PIXELS;
-      const facts = known.get(sha256) ?? (await inspectPhoto(bytes, { maxPixels, sha256 }));
+      const facts =
+        known.get(sha256) ??
+        (await findPhoto(db, ingestion.model, sha256)) ??
+        (await inspectPhoto(bytes, { maxPixels, sha256 }));
       known.set(sha256, facts);
       await storeOnce(sha256, bytes);
       return { facts, isNew: true };

@@ -10,9 +10,11 @@ export interface IngestedImage extends PhotoFacts {
   label: string;
 }
 
-/** A photo of a model as the database knows it. */
-export interface StoredPhoto extends PhotoFacts {
-  label: string;
+/** What near duplicates are told by: a model may have hundreds of thousands of them. */
+export interface GroupedPhoto {
+  sha256: string;
+  /** 16 hex digits. */
+  perceptualHash: string;
   nearDuplicateGroup: string | null;
 }
 
@@ -153,11 +155,22 @@ export function listRejections(
     select source, code, reason from rejections where ingestion = ${ingestion} order by source limit ${limit}`;
 }
 
+/** A photo that a model has already, whichever ingestion brought it. */
+export async function findPhoto(
+  db: Database,
+  model: string,
+  sha256: string,
+): Promise<PhotoFacts | undefined> {
+  const [photo] = await db<PhotoFacts[]>`
+    select sha256, size_bytes as "sizeBytes", width, height, format, perceptual_hash as "perceptualHash"
+    from images where model = ${model} and sha256 = ${sha256}`;
+  return photo;
+}
+
 /** Every photo of a model, in the order of the digests. */
-export function listPhotos(db: Database, model: string): Promise<StoredPhoto[]> {
-  return db<StoredPhoto[]>`
-    select sha256, label, size_bytes as "sizeBytes", width, height, format,
-      perceptual_hash as "perceptualHash", near_duplicate_group as "nearDuplicateGroup"
+export function listPhotos(db: Database, model: string): Promise<GroupedPhoto[]> {
+  return db<GroupedPhoto[]>`
+    select sha256, perceptual_hash as "perceptualHash", near_duplicate_group as "nearDuplicateGroup"
     from images where model = ${model} order by sha256`;
 }
 
