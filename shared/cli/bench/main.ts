@@ -13,12 +13,14 @@ import { describeConditions, formatConditions, writeFigures } from './report.ts'
 import { prepareStage, type Stage } from './stage.ts';
 import { measureSteps } from './steps.ts';
 import { formatTable, type Row } from './table.ts';
+import { measureTelemetry } from './telemetry.ts';
 
 type Names = ReadonlySet<BenchName>;
 
 /** What is measured together, under the names that ask for it. */
 const measurements: { names: BenchName[]; measure(stage: Stage, wanted: Names): Promise<Row[]> }[] = [
   { names: ['predict'], measure: measurePredict },
+  { names: ['telemetry'], measure: measureTelemetry },
   { names: ['ingest', 'preprocess', 'train', 'memory'], measure: measurePipeline },
   { names: ['cold-start'], measure: measureColdStart },
   { names: ['engines'], measure: measureEngines },

@@ -10,7 +10,7 @@ import { median, quantile, ratioOf, summarise } from './statistics.ts';
 import { type Goal, type Row, row } from './table.ts';
 import { startWorker, type Worker } from './worker.ts';
 
-const connectionCounts = [1, 8, 32] as const;
+export const connectionCounts = [1, 8, 32] as const;
 const timeLimitMs = 20_000;
 
 interface Burst {
@@ -20,7 +20,7 @@ interface Burst {
 }
 
 /** Something that answers photos: a server, or the same work without one. */
-interface Subject {
+export interface Subject {
   name: string;
   measure(connections: number, requests: number): Promise<Burst>;
   /** Resident memory at the end, in MB. */
@@ -80,7 +80,8 @@ async function gatewaySubject(stage: Stage, load: Worker): Promise<Subject> {
   return loadSubject(stage, load, 'predict by gateway', `${stage.platform.gatewayUrl}/function/predict/`);
 }
 
-async function loadSubject(stage: Stage, load: Worker, name: string, url: string): Promise<Subject> {
+/** A server of photos at an address, asked by the load of another process. */
+export async function loadSubject(stage: Stage, load: Worker, name: string, url: string): Promise<Subject> {
   const body = new Uint8Array(await readFile(stage.photo.path));
   const headers = { 'content-type': 'image/jpeg' };
   return {
@@ -119,7 +120,8 @@ async function tellAnswer(stage: Stage, name: string, url: string): Promise<void
   stage.say(`  ${name} answers ${label} ${(probabilities[label] ?? 0).toFixed(4)}`);
 }
 
-async function measureInTurns(stage: Stage, subjects: readonly Subject[]): Promise<Measured> {
+/** Each round measures every subject there and back. */
+export async function measureInTurns(stage: Stage, subjects: readonly Subject[]): Promise<Measured> {
   const { runs, quick } = stage.options;
   const measured: Measured = new Map();
   await warmUp(stage, subjects);
@@ -167,7 +169,7 @@ function note(
   series.tail.push(p99 / p50);
 }
 
-function seriesOf(measured: Measured, name: string, connections: number): Series {
+export function seriesOf(measured: Measured, name: string, connections: number): Series {
   const ofSubject = measured.get(name) ?? new Map<number, Series>();
   measured.set(name, ofSubject);
   const series = ofSubject.get(connections) ?? { p50: [], p99: [], perSecond: [], tail: [] };

@@ -1,7 +1,13 @@
 import { createHash } from 'node:crypto';
 import { readdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { type ObjectSettings, objectSettings, readConfig } from '../../config.ts';
+import {
+  type ObjectSettings,
+  objectSettings,
+  readConfig,
+  type SearchSettings,
+  searchSettings,
+} from '../../config.ts';
 import { DandelionError } from '../../errors.ts';
 import { digestOf } from '../../events.ts';
 import { type Platform, startPlatform } from '../../local/platform.ts';
@@ -21,6 +27,8 @@ export interface Stage {
   logsDir: string;
   /** The S3 server of the surroundings, if they name one; nothing but its own measurement goes there. */
   server: ObjectSettings;
+  /** As `server`: the Elasticsearch of the surroundings. */
+  search: SearchSettings;
   /** Photos, sorted by name, with the folder's name as the label. */
   photos: readonly PhotoFile[];
   /** The one photo that servers classify. */
@@ -30,7 +38,7 @@ export interface Stage {
 
 /** The bench has stores of its own: none of the surroundings may be measured, or filled with its data. */
 const settingsOfOthers =
-  /^(DATABASE_URL|OBJECTS_DIR|S3_.*|AWS_.*|TRACKING_DIR|MLFLOW_.*|DANDELION_.*|HOST|PORT|K_.*|MODEL_.*|INGEST_.*|PREDICT_.*)$/;
+  /^(DATABASE_URL|OBJECTS_DIR|S3_.*|AWS_.*|TRACKING_DIR|MLFLOW_.*|ELASTICSEARCH_.*|LOGS_TO_.*|DANDELION_.*|HOST|PORT|K_.*|MODEL_.*|INGEST_.*|PREDICT_.*)$/;
 
 /**
  * Starts the platform on folders of the bench's own, and runs the pipeline unless the same photos and the same
@@ -40,6 +48,7 @@ const settingsOfOthers =
  */
 export async function prepareStage(options: BenchOptions, say: (sentence: string) => void): Promise<Stage> {
   const server = readConfig(objectSettings);
+  const search = readConfig(searchSettings);
   for (const name of Object.keys(process.env)) if (settingsOfOthers.test(name)) delete process.env[name];
   const { dataDir, distDir, images } = options;
   const wanted =
@@ -56,7 +65,7 @@ export async function prepareStage(options: BenchOptions, say: (sentence: string
     const model = await trainedModel(platform, source, build, say);
     const objectsDir = { OBJECTS_DIR: join(dataDir, 'objects'), TRACKING_DIR: join(dataDir, 'tracking') };
     return {
-      ...{ options, platform, model, photos, server, say },
+      ...{ options, platform, model, photos, server, search, say },
       env: { ...process.env, ...objectsDir, DATABASE_URL: platform.databaseUrl, MODEL_NAME: name },
       logsDir: join(dataDir, 'logs', 'bench'),
       photo: middlePhoto(photos),

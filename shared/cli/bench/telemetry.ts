@@ -1,0 +1,76 @@
+import { randomBytes } from 'node:crypto';
+import { openSearch } from '../../stores/search.ts';
+import { connectionCounts, loadSubject, measureInTurns, seriesOf } from './predict.ts';
+import { type RunningServer, startBundle } from './server-process.ts';
+import type { Stage } from './stage.ts';
+import { ratioOf, summarise } from './statistics.ts';
+import { type Row, row } from './table.ts';
+import { startWorker } from './worker.ts';
+
+/** What telling of answers may cost: 3 % of the throughput. */
+const goal = { atLeast: 0.97 };
+/** The port "discard", which nothing listens on: every connection is refused. */
+const nobody = 'http://127.0.0.1:9';
+
+/**
+ * What it costs predict to tell of its answers: bundles that differ in nothing else, in turns. Broker, monitor,
+ * PostgreSQL and a local Elasticsearch work on the same cores, so their share is part of the figures.
+ */
+export async function measureTelemetry(stage: Stage): Promise<Row[]> {
+  const { search, platform, options, say } = stage;
+  const namespace = `bench${randomBytes(4).toString('hex')}`;
+  const silent = { PREDICTION_LOG_SAMPLE: '0' };
+  const ways: [string, Record<string, string | undefined>][] = [
+    ['nothing told', silent],
+    ['prediction log', { K_SINK: `${platform.gatewayUrl}/broker` }],
+    ['Elasticsearch away', { ...silent, ELASTICSEARCH_URL: nobody }],
+  ];
+  if (search.ELASTICSEARCH_URL === undefined) {
+    say('SKIPPED: ELASTICSEARCH_URL is not set, so there is no Elasticsearch to measure with.');
+  } else {
+    const { ELASTICSEARCH_URL, ELASTICSEARCH_API_KEY } = search;
+    const there = { ELASTICSEARCH_URL, ELASTICSEARCH_API_KEY, ELASTICSEARCH_NAMESPACE: namespace };
+    ways.push(['Elasticsearch', { ...silent, ...there }]);
+  }
+  const load = startWorker('load-worker.ts');
+  const servers: RunningServer[] = [];
+  try {
+    const subjects = [];
+    for (const [name, settings] of ways) {
+      const env = { ...stage.env, ...settings };
+      const server = await startBundle('predict', {
+        distDir: options.distDir,
+        env,
+        logsDir: stage.logsDir,
+      });
+      servers.push(server);
+      subjects.push(await loadSubject(stage, load, name, server.url));
+    }
+    const measured = await measureInTurns(stage, subjects);
+    const [nothing = '', ...others] = ways.map(([name]) => name);
+    const perSecond = (name: string, connections: number) => seriesOf(measured, name, connections).perSecond;
+    return connectionCounts.flatMap((count) => [
+      row(`predict, ${nothing}, ${count} at once`, 'photos/s', summarise(perSecond(nothing, count))),
+      ...others.map((name) =>
+        row(
+          `predict, ${name} / ${nothing}, ${count} at once: throughput`,
+          'x',
+          ratioOf(perSecond(name, count), perSecond(nothing, count)),
+          goal,
+        ),
+      ),
+    ]);
+  } finally {
+    await Promise.all([load.close(), ...servers.map((server) => server.stop())]);
+    await dropStreams(stage, namespace);
+  }
+}
+
+async function dropStreams({ search: settings }: Stage, namespace: string): Promise<void> {
+  const search = openSearch(settings);
+  if (search === undefined) return;
+  const client = await search.client();
+  const name = ['logs', 'metrics', 'predictions'].map((type) => `${type}-dandelion.*-${namespace}`);
+  await client.indices.deleteDataStream({ name }, { ignore: [404] });
+  search.close();
+}
