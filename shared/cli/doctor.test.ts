@@ -1,4 +1,3 @@
-import { execFile } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdtemp, readdir, rm, writeFile } from 'node:fs/promises';
 import { createServer, type Server } from 'node:http';
@@ -6,7 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import { emptyDatabase } from '../stores/testing.ts';
-import type { NamedFinding } from './doctor/examination.ts';
+import { examine, runDoctor } from './testing-doctor.ts';
 
 let folder: string;
 const servers: Server[] = [];
@@ -37,26 +36,8 @@ async function serve(
   return `http://127.0.0.1:${typeof address === 'object' && address !== null ? address.port : 0}`;
 }
 
-function runDoctor(env: Record<string, string>, words: string[] = []) {
-  const { PATH = '' } = process.env;
-  return new Promise<{ code: unknown; stdout: string; stderr: string }>((resolve) => {
-    const script = [join(import.meta.dirname, 'doctor.ts'), '--data', folder, ...words];
-    const options = { env: { PATH, NODE_NO_WARNINGS: '1', ...env } };
-    execFile(process.execPath, script, options, (error, stdout, stderr) =>
-      resolve({ code: error?.code ?? 0, stdout, stderr }),
-    );
-  });
-}
-
-async function examine(env: Record<string, string>) {
-  const { code, stdout, stderr } = await runDoctor(env, ['--json']);
-  expect(stderr).toBe('');
-  const report = JSON.parse(stdout) as { ok: boolean; checks: NamedFinding[] };
-  return { code, ...report, of: (name: string) => report.checks.find((finding) => finding.name === name) };
-}
-
 test('all is well on a machine where nothing is configured', async () => {
-  const { code, stdout } = await runDoctor({});
+  const { code, stdout } = await runDoctor(folder, {});
   expect(code).toBe(0);
   expect(stdout).toMatch(/^PostgreSQL +ok +18\.\d+; embedded/m);
   expect(stdout).toMatch(/^Elasticsearch +not configured/m);
@@ -73,7 +54,7 @@ test('says version and latency of services that answer', async () => {
     '/broker': { status: 400, body: {} },
   });
   const env = { DATABASE_URL: database.url, KIBANA_URL: url, AIRFLOW_URL: url, K_SINK: `${url}/broker` };
-  const { code, of } = await examine(env);
+  const { code, of } = await examine(folder, env);
   await database.drop();
   expect(code).toBe(0);
   expect(of('PostgreSQL')).toMatchObject({
@@ -97,7 +78,7 @@ test('says what is wrong with each that does not, and the cure', async () => {
   const cluster = { clusters: [{ name: 'a', cluster: { server: dead } }], users: [{ name: 'a', user: {} }] };
   const contexts = [{ name: 'a', context: { cluster: 'a', user: 'a' } }];
   await writeFile(config, JSON.stringify({ ...cluster, contexts, 'current-context': 'a' }));
-  const { code, ok, of } = await examine({
+  const { code, ok, of } = await examine(folder, {
     DATABASE_URL: database.href,
     S3_ENDPOINT: dead,
     AWS_ACCESS_KEY_ID: 'somebody',
@@ -127,13 +108,25 @@ test('says what is wrong with each that does not, and the cure', async () => {
   }
 });
 
+test('names a wrong password of PostgreSQL and the cure, and does not show it', async () => {
+  const url = new URL(process.env.TEST_DATABASE_URL ?? '');
+  url.password = 'not-the-password';
+  const { code, of } = await examine(folder, { DATABASE_URL: url.href });
+  expect(code).toBe(1);
+  expect(of('PostgreSQL')).toMatchObject({
+    ...{ status: 'trouble', code: 'database-refused' },
+    detail: expect.stringMatching(/refuses the user ".*": set user and password in DATABASE_URL right/),
+  });
+  expect(of('PostgreSQL')?.detail).not.toContain('not-the-password');
+});
+
 test('tells a clock that differs, and a server of another kind', async () => {
   const url = await serve({}, { date: new Date(Date.now() - 120_000).toUTCString() });
   const broker = await serve(
     { '/': { status: 400, body: {} } },
     { date: new Date(Date.now() - 120_000).toUTCString() },
   );
-  const { code, of } = await examine({ KIBANA_URL: url, K_SINK: broker });
+  const { code, of } = await examine(folder, { KIBANA_URL: url, K_SINK: broker });
   expect(code).toBe(1);
   expect(of('Kibana')).toMatchObject({ code: 'bad-config', detail: expect.stringContaining('404') });
   expect(of('Clocks')).toMatchObject({
@@ -143,8 +136,8 @@ test('tells a clock that differs, and a server of another kind', async () => {
 });
 
 test('refuses settings that cannot be right, naming the variable', async () => {
-  const wrong = await runDoctor({ KIBANA_URL: 'kibana:5601' });
+  const wrong = await runDoctor(folder, { KIBANA_URL: 'kibana:5601' });
   expect([wrong.code, wrong.stderr]).toEqual([2, expect.stringContaining('KIBANA_URL')]);
-  const half = await runDoctor({ S3_ENDPOINT: 'http://127.0.0.1:9', AWS_ACCESS_KEY_ID: 'a' });
+  const half = await runDoctor(folder, { S3_ENDPOINT: 'http://127.0.0.1:9', AWS_ACCESS_KEY_ID: 'a' });
   expect([half.code, half.stderr]).toEqual([2, expect.stringContaining('AWS_SECRET_ACCESS_KEY')]);
 });
