@@ -127,6 +127,24 @@ describe('monitor and drift', () => {
     await storeReference();
   });
 
+  it('looks when the clock says so, and answers that event with nothing', async () => {
+    const ping = { specversion: '1.0', type: 'dev.knative.sources.ping', source: '/clock', id: 'night' };
+    const server = await startFunction(monitor, {
+      name: 'monitor',
+      env: { ...stores.env, MODEL_NAME: model },
+    });
+    try {
+      const answer = await fetch(`${server.url}/drift`, {
+        method: 'POST',
+        headers: { 'content-type': 'application/cloudevents+json' },
+        body: JSON.stringify(ping),
+      });
+      expect([answer.status, await answer.text()]).toEqual([204, '']);
+    } finally {
+      await server.close();
+    }
+  });
+
   it('waits for a window of different photos, then tests it once', async () => {
     const [same] = many(1);
     const repeated = Array.from({ length: 150 }, (_, index) => ({

@@ -56,10 +56,14 @@ export async function handler(event: FunctionEvent, context: FunctionContext): P
 }
 
 /** GET: the last checks; POST: one now. `?model=` names another model than the one monitor was set up for. */
-function answerDrift(event: FunctionEvent, context: FunctionContext): Promise<unknown> {
+async function answerDrift(event: FunctionEvent, context: FunctionContext): Promise<unknown> {
   const model = modelName.safeParse(event.query.model ?? settings.MODEL_NAME);
   if (!model.success) throw new DandelionError('bad-request', 'Name one model by ?model=.');
-  if (event.method === 'POST') return driftWatch.check(model.data, context);
+  if (event.method === 'POST') {
+    const check = await driftWatch.check(model.data, context);
+    // An event, such as a PingSource sends, is answered by another or by none.
+    return event.cloudEvent === undefined ? check : undefined;
+  }
   if (event.method === 'GET') return driftWatch.list(model.data);
   throw new DandelionError('method-not-allowed', 'GET the last checks, or POST to check now.');
 }
