@@ -156,7 +156,7 @@ export interface PhotoAnswer {
 }
 
 /**
- * Answers one photo, by an engine whose graph has a head. The features are there anyway, and their sketch costs 3
+ * Answers one photo, by an engine whose graph has a head. The features are there anyway, and their sketch costs 6
  * microseconds.
  *
  * @throws DandelionError as {@link classifyPixels}
