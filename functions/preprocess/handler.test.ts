@@ -22,7 +22,10 @@ beforeAll(async () => {
   stores = await testStores();
   // A backbone of random weights: the whole path of a real one, without fetching anything.
   const graph = join(stores.directory, 'backbone.onnx');
-  await writeFile(graph, backboneGraph(randomStateDict(SMALL_ARCHITECTURE, 7), SMALL_ARCHITECTURE));
+  await writeFile(
+    graph,
+    backboneGraph(randomStateDict(SMALL_ARCHITECTURE, 7), { architecture: SMALL_ARCHITECTURE }),
+  );
   env = { ...stores.env, BACKBONE_URI: graph };
 });
 afterAll(() => stores.drop());

@@ -14,7 +14,7 @@ const jobs = {
   /** Loads what makes features, once, for all calls of `embed`. */
   async open(settings: PreprocessSettings, tools: JobTools): Promise<ExtractorSummary> {
     const objects = openObjects(settings);
-    const extractor = await openExtractor(objects, settings.BACKBONE_URI, {
+    const extractor = await openExtractor(objects, settings, {
       log: tools.log,
       signal: tools.signal,
       onProgress: (done, total) => tools.progress(done, total, 'fetching the backbone'),

@@ -1,9 +1,9 @@
 import { DandelionError } from '../../shared/errors.ts';
 import { readBackbone } from '../../shared/stores/backbones.ts';
 import type { ObjectStore } from '../../shared/stores/objects.ts';
-import { servingGraph } from '../../shared/vision/backbone.ts';
 import { CLASSICAL_EXTRACTOR } from '../../shared/vision/classical.ts';
 import type { TrainedHead } from '../../shared/vision/head.ts';
+import { servingGraph } from '../../shared/vision/serving-graph.ts';
 
 /** A graph from pixels to probabilities, and the digest of the backbone in it. */
 export interface ServingGraph {

@@ -1,5 +1,6 @@
 import { mkdir, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
+import { extractorSettings, readConfig } from '../config.ts';
 import { toDandelionError } from '../errors.ts';
 import { type Extractor, openExtractor } from '../stores/extractor.ts';
 import { openObjects } from '../stores/objects.ts';
@@ -56,7 +57,7 @@ async function evaluate(options: EvaluateOptions): Promise<EvaluationReport> {
 function openBackbone({ dataDir }: EvaluateOptions): Promise<Extractor> {
   const objects = openObjects({ OBJECTS_DIR: join(dataDir, 'objects') });
   const warn = (_fields: unknown, sentence?: string) => void process.stderr.write(`${sentence ?? _fields}\n`);
-  return openExtractor(objects, process.env.BACKBONE_URI, { log: { info: () => {}, warn } });
+  return openExtractor(objects, readConfig(extractorSettings), { log: { info: () => {}, warn } });
 }
 
 /** Counts on one line of the terminal; says nothing into a file. */

@@ -10,7 +10,7 @@ import { randomStateDict, SMALL_ARCHITECTURE } from '../vision/random-backbone.t
 import { DEFAULT_BACKBONE, loadBackbone, readBackbone } from './backbones.ts';
 import { type ObjectStore, openObjects } from './objects.ts';
 
-const graph = backboneGraph(randomStateDict(SMALL_ARCHITECTURE, 1), SMALL_ARCHITECTURE);
+const graph = backboneGraph(randomStateDict(SMALL_ARCHITECTURE, 1), { architecture: SMALL_ARCHITECTURE });
 
 let folder: string;
 let objects: ObjectStore;
@@ -43,7 +43,7 @@ describe('loadBackbone', () => {
   it('takes an ONNX file the operator names and keeps it in the object store', async () => {
     const uri = await fileOf('own.onnx', graph);
     const backbone = await loadBackbone(objects, { uri }, { log });
-    expect(backbone?.id).toBe(`backbone-${backbone?.digest.slice(0, 10)}-v3`);
+    expect(backbone?.id).toBe(`backbone-${backbone?.digest.slice(0, 10)}-v4`);
     const stored = await readBackbone(objects, backbone?.id ?? '');
     expect(stored?.digest).toBe(backbone?.digest);
     expect(Buffer.from(stored?.graph ?? [])).toEqual(Buffer.from(graph));
@@ -51,7 +51,7 @@ describe('loadBackbone', () => {
   });
 
   it('gives other weights another id', async () => {
-    const other = backboneGraph(randomStateDict(SMALL_ARCHITECTURE, 2), SMALL_ARCHITECTURE);
+    const other = backboneGraph(randomStateDict(SMALL_ARCHITECTURE, 2), { architecture: SMALL_ARCHITECTURE });
     const [first, second] = [await fileOf('1.onnx', graph), await fileOf('2.onnx', other)];
     const a = await loadBackbone(objects, { uri: first }, { log });
     const b = await loadBackbone(objects, { uri: second }, { log });

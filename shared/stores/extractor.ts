@@ -1,3 +1,4 @@
+import type { ExtractorSettings } from '../config.ts';
 import { CLASSICAL_EXTRACTOR } from '../vision/classical.ts';
 import { type Engine, openClassicalEngine, openEngine } from '../vision/engine.ts';
 import { type LoadBackboneOptions, loadBackbone } from './backbones.ts';
@@ -16,15 +17,16 @@ const NO_BACKBONE = 'none';
 /**
  * The pretrained backbone, or fixed classical features when none can be had.
  *
- * @param uri the operator's BACKBONE_URI, if it is set
+ * @param settings the operator's, where they are set
  */
 export async function openExtractor(
   objects: ObjectStore,
-  uri: string | undefined,
-  options: LoadBackboneOptions,
+  { BACKBONE_URI: uri, BACKBONE_PRECISION: precision }: ExtractorSettings,
+  options: Omit<LoadBackboneOptions, 'precision'>,
 ): Promise<Extractor> {
   const { log } = options;
-  const backbone = uri === NO_BACKBONE ? undefined : await loadBackbone(objects, { uri }, options);
+  const backbone =
+    uri === NO_BACKBONE ? undefined : await loadBackbone(objects, { uri }, { ...options, precision });
   if (backbone === undefined) {
     log.warn('NO BACKBONE: fixed classical features are used instead, accuracy will be lower');
     const engine = openClassicalEngine();

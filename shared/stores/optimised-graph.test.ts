@@ -2,9 +2,10 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { backboneGraph, servingGraph } from '../vision/backbone.ts';
+import { backboneGraph } from '../vision/backbone.ts';
 import { normal, seededRandom } from '../vision/random.ts';
 import { randomStateDict, SMALL_ARCHITECTURE } from '../vision/random-backbone.ts';
+import { servingGraph } from '../vision/serving-graph.ts';
 import { saveModel } from './models.ts';
 import { type ObjectStore, openObjects } from './objects.ts';
 import { openServedModel, prepareServedModel } from './served-model.ts';
@@ -22,11 +23,14 @@ afterAll(() => rm(directory, { recursive: true, force: true }));
 
 function graphOf(seed: number): Uint8Array {
   const random = seededRandom(seed);
-  return servingGraph(backboneGraph(randomStateDict(SMALL_ARCHITECTURE, seed), SMALL_ARCHITECTURE), {
-    // Small enough that no class is certain: certain models all answer alike.
-    weights: Float32Array.from({ length: 48 * 2 }, () => normal(random) / 100),
-    bias: Float32Array.of(0, 0.1),
-  });
+  return servingGraph(
+    backboneGraph(randomStateDict(SMALL_ARCHITECTURE, seed), { architecture: SMALL_ARCHITECTURE }),
+    {
+      // Small enough that no class is certain: certain models all answer alike.
+      weights: Float32Array.from({ length: 48 * 2 }, () => normal(random) / 100),
+      bias: Float32Array.of(0, 0.1),
+    },
+  );
 }
 
 async function storeModel(version: string, seed: number): Promise<void> {

@@ -1,5 +1,5 @@
 import { DandelionError } from '../errors.ts';
-import type { LinearHead } from './backbone.ts';
+import type { LinearHead } from './serving-graph.ts';
 
 /**
  * Class probabilities of `n` photos.

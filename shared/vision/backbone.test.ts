@@ -1,16 +1,11 @@
 import { describe, expect, it } from 'vitest';
-import {
-  backboneGraph,
-  type ConvolutionLayer,
-  EFFICIENTNET_LITE0,
-  kernelShape,
-  layersOf,
-  servingGraph,
-} from './backbone.ts';
+import { type ConvolutionLayer, EFFICIENTNET_LITE0, kernelShape, layersOf } from './architecture.ts';
+import { backboneGraph } from './backbone.ts';
 import { openEngine } from './engine.ts';
 import { applyHead } from './head.ts';
 import { seededRandom } from './random.ts';
 import { randomStateDict, SMALL_ARCHITECTURE } from './random-backbone.ts';
+import { servingGraph } from './serving-graph.ts';
 import type { StateDict } from './torch.ts';
 
 /** A photo or feature map: [channels][rows][columns]. */
@@ -67,10 +62,7 @@ function plainFeatures(pixels: Uint8Array, state: StateDict): number[] {
       plane.map((line, row) => line.map((value, column) => value + (kept[c]?.[row]?.[column] ?? Number.NaN))),
     );
   }
-  return current.map((plane) => {
-    const places = plane.flat();
-    return Math.cbrt(places.reduce((sum, value) => sum + value ** 3, 0) / places.length);
-  });
+  return current.map((plane) => plane.flat().reduce((a, b) => a + b, 0) / plane.flat().length);
 }
 
 const state = randomStateDict(SMALL_ARCHITECTURE, 7);
@@ -87,7 +79,7 @@ describe('the backbone', () => {
   });
 
   it('computes what its layers say, with batch normalisation folded', async () => {
-    const engine = await openEngine(backboneGraph(state, SMALL_ARCHITECTURE));
+    const engine = await openEngine(backboneGraph(state, { architecture: SMALL_ARCHITECTURE }));
     const { features } = await engine.run(pixels, 1);
     await engine.close();
     const expected = plainFeatures(pixels, state);
@@ -97,14 +89,16 @@ describe('the backbone', () => {
 
   it('is the same bytes for the same weights', () => {
     const again = randomStateDict(SMALL_ARCHITECTURE, 7);
-    expect(backboneGraph(again, SMALL_ARCHITECTURE)).toEqual(backboneGraph(state, SMALL_ARCHITECTURE));
+    expect(backboneGraph(again, { architecture: SMALL_ARCHITECTURE })).toEqual(
+      backboneGraph(state, { architecture: SMALL_ARCHITECTURE }),
+    );
   });
 
   it('refuses weights of another network and names the first that does not fit', () => {
     expect(() => backboneGraph(state)).toThrow('_conv_stem.weight should be [32,3,3,3], it is [8,3,3,3]');
     const incomplete = new Map(state);
     incomplete.delete('_bn1.bias');
-    expect(() => backboneGraph(incomplete, SMALL_ARCHITECTURE)).toThrow(
+    expect(() => backboneGraph(incomplete, { architecture: SMALL_ARCHITECTURE })).toThrow(
       '_bn1.bias should be [48], it is missing',
     );
   });
@@ -117,7 +111,10 @@ describe('the serving graph', () => {
   };
 
   it.each(['onnxruntime', 'wasm'] as const)('gives the probabilities of its head (%s)', async (prefer) => {
-    const engine = await openEngine(servingGraph(backboneGraph(state, SMALL_ARCHITECTURE), head), { prefer });
+    const engine = await openEngine(
+      servingGraph(backboneGraph(state, { architecture: SMALL_ARCHITECTURE }), head),
+      { prefer },
+    );
     const { features, probabilities } = await engine.run(pixels, 1);
     await engine.close();
     expect(engine.classes).toBe(3);
@@ -127,7 +124,7 @@ describe('the serving graph', () => {
 
   it('refuses a head for other features', () => {
     const other = { weights: new Float32Array(47 * 3), bias: head.bias };
-    expect(() => servingGraph(backboneGraph(state, SMALL_ARCHITECTURE), other)).toThrow(
+    expect(() => servingGraph(backboneGraph(state, { architecture: SMALL_ARCHITECTURE }), other)).toThrow(
       'The head has 47 weights a class, the backbone 48 features',
     );
   });

@@ -13,7 +13,7 @@ const photo = () => ({ pixels: Uint8Array.from({ length: size * size * 3 }, () =
 describe('embedDecoded', () => {
   it('gives features of each photo, and others of its augmented view, whatever photos come with it', async () => {
     const engine = await openEngine(
-      backboneGraph(randomStateDict(SMALL_ARCHITECTURE, 7), SMALL_ARCHITECTURE),
+      backboneGraph(randomStateDict(SMALL_ARCHITECTURE, 7), { architecture: SMALL_ARCHITECTURE }),
     );
     const photos = [photo(), photo(), photo()];
     const together = await embedDecoded(engine, photos);
@@ -29,8 +29,10 @@ describe('embedDecoded', () => {
   });
 
   it('names a backbone whose features are no numbers', async () => {
-    const model = decodeOnnx(backboneGraph(randomStateDict(SMALL_ARCHITECTURE, 7), SMALL_ARCHITECTURE));
-    const spoilt = floatTensor('third', [], Float32Array.of(Number.NaN));
+    const model = decodeOnnx(
+      backboneGraph(randomStateDict(SMALL_ARCHITECTURE, 7), { architecture: SMALL_ARCHITECTURE }),
+    );
+    const spoilt = floatTensor('pixel_scale', [], Float32Array.of(Number.NaN));
     model.graph.initializer = model.graph.initializer.map((tensor) =>
       tensor.name === spoilt.name ? spoilt : tensor,
     );

@@ -2,7 +2,7 @@ import type { Tensor, Tensor4D } from '@tensorflow/tfjs-core';
 import { DandelionError } from '../errors.ts';
 import type { EngineCore } from './engine.ts';
 import { type GraphShape, graphNames } from './graph.ts';
-import { floatsOf, type OnnxGraph, type OnnxNode } from './onnx.ts';
+import { elementType, floatsOf, type OnnxGraph, type OnnxNode, type OnnxTensor, wholesOf } from './onnx.ts';
 import { loadTensorFlow, type TensorFlowCore } from './tensorflow.ts';
 
 const NONE = new Float32Array();
@@ -30,10 +30,43 @@ function unsupported(what: string): DandelionError {
   );
 }
 
-function constant(graph: OnnxGraph, name: string | undefined): { dims: number[]; data: Float32Array } {
-  const tensor = graph.initializer.find((candidate) => candidate.name === name);
-  if (tensor === undefined) throw unsupported(`"${name}" that is no constant`);
-  return { dims: tensor.dims, data: floatsOf(tensor) };
+interface Constant {
+  dims: number[];
+  data: Float32Array;
+}
+
+function initializer(graph: OnnxGraph, name: string | undefined): OnnxTensor | undefined {
+  return graph.initializer.find((candidate) => candidate.name === name);
+}
+
+/** A float constant, or one that is made of whole numbers. */
+function constant(graph: OnnxGraph, name: string | undefined): Constant {
+  const tensor = initializer(graph, name);
+  if (tensor !== undefined) return { dims: tensor.dims, data: floatsOf(tensor) };
+  const maker = graph.node.find((node) => name !== undefined && node.output[0] === name);
+  const wholes = isConstantScaling(graph, maker) ? initializer(graph, maker?.input[0]) : undefined;
+  if (wholes === undefined) throw unsupported(`"${name}" that is no constant`);
+  const scales = constant(graph, maker?.input[1]).data;
+  const numbers = wholesOf(wholes);
+  const perScale = numbers.length / scales.length;
+  const data = Float32Array.from(numbers, (whole, i) => whole * (scales[Math.floor(i / perScale)] ?? 0));
+  return { dims: wholes.dims, data };
+}
+
+/** Whether a node makes floats of the whole numbers of a constant, along its first axis: no work for a run. */
+function isConstantScaling(graph: OnnxGraph, node: OnnxNode | undefined): boolean {
+  if (node?.opType !== 'DequantizeLinear' || initializer(graph, node.input[0]) === undefined) return false;
+  const axis = attribute(node, 'axis');
+  // A 0 is not written out.
+  if (node.input.length === 2 && axis !== undefined && (axis.i ?? 0) === 0) return true;
+  throw unsupported('another DequantizeLinear of a constant');
+}
+
+/** The step between neighbouring bytes, and the byte that stands for 0. */
+function gridOf(graph: OnnxGraph, node: OnnxNode): { scale: number; zeroPoint: number } {
+  const zero = initializer(graph, node.input[2]);
+  if (zero === undefined || zero.dataType !== elementType.uint8) throw unsupported(`another ${node.opType}`);
+  return { scale: constant(graph, node.input[1]).data[0] ?? 1, zeroPoint: wholesOf(zero)[0] ?? 0 };
 }
 
 function valueNamed(values: Values, name: string | undefined): Tensor {
@@ -61,13 +94,28 @@ function kernelOf(compiler: Compiler, name: string | undefined, depthwise: boole
   return keep(compiler, kernel as Tensor4D);
 }
 
+/**
+ * Between which values an operation cuts off what it reads; undefined for one that does something else. Bytes cut off what
+ * they cannot say. That they round as well is left out: in floats it would cost five times the time of the network, and what
+ * it changes is noise.
+ */
+function limitsOf(graph: OnnxGraph, node: OnnxNode): { low: number; high: number } | undefined {
+  if (node.opType === 'QuantizeLinear') {
+    const { scale, zeroPoint } = gridOf(graph, node);
+    return { low: -zeroPoint * scale, high: (255 - zeroPoint) * scale };
+  }
+  if (node.opType !== 'Clip') return undefined;
+  const [low = 0, high = 0] = node.input.slice(1).map((name) => constant(graph, name).data[0]);
+  return { low, high };
+}
+
 /** A ReLU6 that alone reads `output` can be done within the operation before it. */
 function fusedClip(graph: OnnxGraph, output: string | undefined): OnnxNode | undefined {
   const readers = graph.node.filter((node) => output !== undefined && node.input.includes(output));
   const [clip] = readers;
-  if (readers.length !== 1 || clip?.opType !== 'Clip') return undefined;
-  const [low, high] = clip.input.slice(1).map((name) => constant(graph, name).data[0]);
-  return low === 0 && high === 6 ? clip : undefined;
+  if (readers.length !== 1 || clip === undefined) return undefined;
+  const limits = limitsOf(graph, clip);
+  return limits?.low === 0 && Math.abs(limits.high - 6) < 1e-5 ? clip : undefined;
 }
 
 function compileConvolution(compiler: Compiler, node: OnnxNode): Step {
@@ -135,14 +183,19 @@ function compileSimple(compiler: Compiler, node: OnnxNode): Step {
       return scalarOr((x, y) => tf.add(x, y));
     case 'Div':
       return scalarOr((x, y) => tf.div(x, y));
-    case 'Pow':
-      return scalarOr((x, y) => tf.pow(x, y));
+    case 'DequantizeLinear': {
+      if (graph.node.some(({ opType, output }) => opType === 'QuantizeLinear' && output[0] === first))
+        return simple((x) => x);
+      const { scale, zeroPoint } = gridOf(graph, node);
+      return simple((x) => tf.mul(tf.sub(tf.cast(x, 'float32'), zeroPoint), scale));
+    }
     case 'ReduceMax':
       return simple((x) => tf.max(x, attribute(node, 'axes')?.ints, true));
     case 'ReduceL2':
       return simple((x) => tf.norm(x, 'euclidean', attribute(node, 'axes')?.ints, true));
+    case 'QuantizeLinear':
     case 'Clip': {
-      const [low = 0, high = 0] = [second, third].map((name) => constant(graph, name).data[0]);
+      const { low = 0, high = 0 } = limitsOf(graph, node) ?? {};
       return simple((x) => tf.clipByValue(x, low, high));
     }
     case 'GlobalAveragePool':
@@ -172,7 +225,7 @@ function compile(compiler: Compiler): Step[] {
   const fused = new Set<OnnxNode>();
   const steps: Step[] = [];
   for (const node of compiler.graph.node) {
-    if (fused.has(node)) continue;
+    if (fused.has(node) || isConstantScaling(compiler.graph, node)) continue;
     if (node.opType !== 'Conv') {
       steps.push(compileSimple(compiler, node));
       continue;

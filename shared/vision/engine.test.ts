@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { backboneGraph, servingGraph } from './backbone.ts';
+import { backboneGraph } from './backbone.ts';
 import { CLASSICAL_EXTRACTOR, classicalFeatures } from './classical.ts';
 import { decodePhoto } from './decode.ts';
 import { type DrawnClass, drawPhoto } from './drawn.ts';
@@ -9,6 +9,7 @@ import { applyHead } from './head.ts';
 import { decodeOnnx, encodeOnnx } from './onnx.ts';
 import { normal, seededRandom } from './random.ts';
 import { randomStateDict, SMALL_ARCHITECTURE } from './random-backbone.ts';
+import { servingGraph } from './serving-graph.ts';
 import { loadTensorFlow } from './tensorflow.ts';
 
 async function drawnPixels(size: number, count: number): Promise<Uint8Array> {
@@ -22,11 +23,14 @@ async function drawnPixels(size: number, count: number): Promise<Uint8Array> {
 
 function smallGraph(seed: number): Uint8Array {
   const random = seededRandom(seed);
-  return servingGraph(backboneGraph(randomStateDict(SMALL_ARCHITECTURE, seed), SMALL_ARCHITECTURE), {
-    weights: Float32Array.from({ length: 48 * 3 }, () => normal(random) / 4),
-    bias: Float32Array.of(0, 0.1, -0.1),
-    directions: Float32Array.from({ length: 3 * 48 }, () => Math.abs(normal(random)) / 7),
-  });
+  return servingGraph(
+    backboneGraph(randomStateDict(SMALL_ARCHITECTURE, seed), { architecture: SMALL_ARCHITECTURE }),
+    {
+      weights: Float32Array.from({ length: 48 * 3 }, () => normal(random) / 4),
+      bias: Float32Array.of(0, 0.1, -0.1),
+      directions: Float32Array.from({ length: 3 * 48 }, () => Math.abs(normal(random)) / 7),
+    },
+  );
 }
 
 describe('openEngine', () => {
@@ -75,7 +79,9 @@ describe('openEngine', () => {
     const random = seededRandom(2);
     const directions = Float32Array.from({ length: 3 * 48 }, () => normal(random) / 7);
     const head = { weights: new Float32Array(48 * 3), bias: new Float32Array(3), directions };
-    const backbone = backboneGraph(randomStateDict(SMALL_ARCHITECTURE, 2), SMALL_ARCHITECTURE);
+    const backbone = backboneGraph(randomStateDict(SMALL_ARCHITECTURE, 2), {
+      architecture: SMALL_ARCHITECTURE,
+    });
     const engine = await openEngine(servingGraph(backbone, head));
     const { features, familiarity = [] } = await engine.run(await drawnPixels(64, 3), 3);
     await engine.close();
@@ -115,7 +121,7 @@ describe('openEngine', () => {
 
   it('says what it is without a head, and takes no photo as an answer', async () => {
     const engine = await openEngine(
-      backboneGraph(randomStateDict(SMALL_ARCHITECTURE, 1), SMALL_ARCHITECTURE),
+      backboneGraph(randomStateDict(SMALL_ARCHITECTURE, 1), { architecture: SMALL_ARCHITECTURE }),
     );
     expect(engine).toMatchObject({ inputSize: 64, featureDimension: 48, classes: undefined });
     expect(await engine.run(new Uint8Array(), 0)).toEqual({ features: new Float32Array() });

@@ -1,10 +1,10 @@
 import { DandelionError } from '../errors.ts';
 import { applyHead } from './apply-head.ts';
-import type { LinearHead } from './backbone.ts';
 import { CLASSICAL_EXTRACTOR, classicalFeatures } from './classical.ts';
 import { type OnnxRuntimeOptions, openOnnxRuntime } from './engine-onnx.ts';
 import { familiarityOf } from './familiarity.ts';
 import { type GraphShape, graphShape } from './graph.ts';
+import type { LinearHead } from './serving-graph.ts';
 import { sketchFeatures } from './sketch.ts';
 
 export type EngineName = 'onnxruntime-node' | 'tfjs-wasm' | 'tfjs-node' | 'classical';

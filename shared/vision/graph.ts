@@ -4,9 +4,9 @@ import { DandelionError } from '../errors.ts';
 export const graphNames = {
   /** uint8 [N, size, size, 3], RGB. */
   image: 'image',
-  /** float32 [N, dimension]: the last feature map pooled over its places. */
+  /** float32 [N, dimension]: the last feature map averaged over its places. */
   features: 'features',
-  /** float32 [N, dimension, size/32, size/32]: what each place adds to the features, their mean over the places. */
+  /** float32 [N, dimension, size/32, size/32]: the last feature map. */
   map: 'map',
   /** float32 [N, classes], only with a head. */
   probabilities: 'probabilities',

@@ -1,6 +1,6 @@
 import { z } from 'zod';
 import { DandelionError } from '../errors.ts';
-import type { LinearHead } from './backbone.ts';
+import type { LinearHead } from './serving-graph.ts';
 
 export { applyHead, softmax } from './apply-head.ts';
 

@@ -1,11 +1,11 @@
 import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
 import { describe, expect, it } from 'vitest';
-import { servingGraph } from './backbone.ts';
 import { trainHead } from './classifier.ts';
 import { type Engine, openEngine } from './engine.ts';
 import { normal, seededRandom } from './random.ts';
 import { randomBackboneGraph } from './random-backbone.ts';
+import { servingGraph } from './serving-graph.ts';
 import { loadTensorFlow } from './tensorflow.ts';
 
 setFlagsFromString('--expose-gc');

@@ -74,7 +74,7 @@ const descriptor = {
 };
 
 /** Element types of tensors, by ONNX's numbers. */
-export const elementType = { float: 1, uint8: 2 } as const;
+export const elementType = { float: 1, uint8: 2, int8: 3, int32: 6 } as const;
 
 const attributeType = { float: 1, int: 2, ints: 7 } as const;
 
@@ -181,8 +181,26 @@ export function onnxNode(
 
 /** A constant of the graph, float32, row-major. */
 export function floatTensor(name: string, dims: number[], data: Float32Array): OnnxTensor {
-  const rawData = new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
-  return { name, dims, dataType: elementType.float, floatData: [], rawData };
+  return constantTensor(name, dims, data, elementType.float);
+}
+
+/** A constant of the graph in whole numbers, row-major. */
+export function wholeTensor(
+  name: string,
+  dims: number[],
+  data: Uint8Array | Int8Array | Int32Array,
+): OnnxTensor {
+  if (data instanceof Uint8Array) return constantTensor(name, dims, data, elementType.uint8);
+  return constantTensor(name, dims, data, data instanceof Int8Array ? elementType.int8 : elementType.int32);
+}
+
+function constantTensor(
+  name: string,
+  dims: number[],
+  { buffer, byteOffset, byteLength }: ArrayBufferView,
+  dataType: number,
+): OnnxTensor {
+  return { name, dims, dataType, floatData: [], rawData: new Uint8Array(buffer, byteOffset, byteLength) };
 }
 
 /** An input or output; a string stands for a length that is free. */
@@ -204,8 +222,8 @@ export function shapeOf(value: OnnxValue): (number | undefined)[] {
  * @throws DandelionError `model-broken` for other element types or a length that does not fit the shape
  */
 export function floatsOf(tensor: OnnxTensor): Float32Array {
-  const { name, dims, dataType, floatData, rawData } = tensor;
-  const size = dims.reduce((product, length) => product * length, 1);
+  const { name, dataType, floatData, rawData } = tensor;
+  const size = elementsOf(tensor);
   // Copied: a view into the file may start at an address that is no multiple of four.
   const floats =
     rawData.length > 0
@@ -215,4 +233,29 @@ export function floatsOf(tensor: OnnxTensor): Float32Array {
     throw new DandelionError('model-broken', `Constant "${name}" of the graph is not ${size} 32-bit floats.`);
   }
   return floats;
+}
+
+const wholeArrays = {
+  [elementType.uint8]: Uint8Array,
+  [elementType.int8]: Int8Array,
+  [elementType.int32]: Int32Array,
+} as const;
+
+/**
+ * The numbers of a constant of bytes or 32-bit whole numbers.
+ *
+ * @throws DandelionError `model-broken` for other element types or a length that does not fit the shape
+ */
+export function wholesOf(tensor: OnnxTensor): Uint8Array | Int8Array | Int32Array {
+  const { name, dataType, rawData } = tensor;
+  const array = Object.entries(wholeArrays).find(([type]) => Number(type) === dataType)?.[1];
+  const size = elementsOf(tensor);
+  if (array === undefined || rawData.length !== size * array.BYTES_PER_ELEMENT) {
+    throw new DandelionError('model-broken', `Constant "${name}" of the graph is not ${size} whole numbers.`);
+  }
+  return new array(new Uint8Array(rawData).buffer);
+}
+
+function elementsOf({ dims }: OnnxTensor): number {
+  return dims.reduce((product, length) => product * length, 1);
 }

@@ -1,4 +1,5 @@
-import { type Architecture, backboneGraph, kernelShape, layersOf } from './backbone.ts';
+import { type Architecture, kernelShape, layersOf } from './architecture.ts';
+import { backboneGraph } from './backbone.ts';
 import { normal, type Random, seededRandom } from './random.ts';
 import type { StateDict } from './torch.ts';
 
@@ -41,5 +42,5 @@ export function randomStateDict(architecture: Architecture, seed: number): State
 
 /** A backbone of weights that no one trained, as ONNX; the small network unless another is named. */
 export function randomBackboneGraph(seed: number, architecture = SMALL_ARCHITECTURE): Uint8Array {
-  return backboneGraph(randomStateDict(architecture, seed), architecture);
+  return backboneGraph(randomStateDict(architecture, seed), { architecture });
 }

@@ -56,7 +56,7 @@ export async function prepareStage(options: BenchOptions, say: (sentence: string
   const source = await prepareSource(wanted, dataDir, say);
   const photos = await listPhotoFiles(images ?? join(dataDir, 'sample'));
   const build = await digestOfBuild(distDir);
-  const name = `bench-${digestOf(source.digest, build, process.env.BACKBONE_URI ?? '').slice(0, 12)}`;
+  const name = `bench-${digestOf(source.digest, build, process.env.BACKBONE_URI ?? '', process.env.BACKBONE_PRECISION ?? '').slice(0, 12)}`;
   // Not the gate is measured here, so it lets every model pass.
   const gate = { GATE_MIN_ACCURACY: '0', GATE_MAX_OVERCONFIDENCE: '1' };
   const env = { ...source.env, ...gate, MODEL_NAME: name };

@@ -29,7 +29,7 @@ and what it gains over a plain head on the same folds.
   --data DIR     keep the backbone here (default .data)
   --help         this text
 
-BACKBONE_URI names another backbone, or none. Exit code: 0 measured, 2 bad input, 1 anything else.
+BACKBONE_URI names another backbone, or none; BACKBONE_PRECISION=float32 computes in floats. Exit code: 0 measured, 2 bad input, 1 anything else.
 `;
 
 const flags = {
