@@ -79,6 +79,7 @@ const catalogue = {
   'out-of-memory': { status: 500, title: 'There is not enough memory' },
   'database-unavailable': { status: 503, title: 'PostgreSQL cannot be reached' },
   'database-refused': { status: 503, title: 'PostgreSQL does not let us in' },
+  'database-untrusted': { status: 503, title: 'The certificate of PostgreSQL cannot be trusted' },
   'database-busy': { status: 503, title: 'PostgreSQL has no connection left' },
   'database-full': { status: 503, title: 'PostgreSQL has no space left' },
   'database-read-only': { status: 503, title: 'PostgreSQL takes no writes' },

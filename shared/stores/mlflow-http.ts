@@ -3,6 +3,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { z } from 'zod';
 import type { TrackingSettings } from '../config.ts';
 import { DandelionError } from '../errors.ts';
+import { certificateFault } from './certificates.ts';
 
 /** Bytes at once, or a stream that can be opened again when the first try is cut off. */
 export type Content = Uint8Array | { sizeBytes: number; open: () => Readable };
@@ -25,7 +26,7 @@ const refusal = z.object({ error_code: z.string(), message: z.string().default('
 export interface MlflowHttp {
   /** Address of the server, without credentials: for people. */
   url: string;
-  /** @throws DandelionError `store-unavailable`, `bad-config` or `store-refused` */
+  /** @throws DandelionError `store-unavailable`, `certificate-invalid`, `bad-config` or `store-refused` */
   call<Schema extends z.ZodType>(call: Call, schema: Schema): Promise<z.output<Schema> | undefined>;
   /** Writes a file through the server's artifact proxy; `path` is below its root. */
   upload(path: string, content: Content): Promise<void>;
@@ -176,6 +177,11 @@ function away(server: Server, thrown: unknown): DandelionError {
   const error = thrown instanceof Error ? thrown : new Error(String(thrown));
   const inner = error.cause instanceof Error ? error.cause : error;
   const why = 'code' in inner && typeof inner.code === 'string' ? inner.code : inner.message;
+  const certificate = certificateFault(why, inner.message);
+  if (certificate !== undefined) {
+    const sentence = `MLflow at ${server.url} ${certificate}.`;
+    return new DandelionError('certificate-invalid', sentence, { cause: thrown, retryAfterMs: 2000 });
+  }
   const sentence = `MLflow at ${server.url} does not answer (${why}); try again in a moment.`;
   return new DandelionError('store-unavailable', sentence, { cause: thrown });
 }

@@ -1,4 +1,5 @@
 import { DandelionError } from '../errors.ts';
+import { certificateFault } from './certificates.ts';
 
 /** The parts of an SDK or socket error that tell what happened. */
 interface Symptoms {
@@ -17,9 +18,6 @@ const wrongRegion = [
   'PermanentRedirect',
   'IllegalLocationConstraintException',
 ];
-const expired = ['CERT_HAS_EXPIRED', 'CERT_NOT_YET_VALID'];
-/** Node's names of what OpenSSL found wrong with a certificate. */
-const untrusted = /^(CERT_|ERR_TLS_|DEPTH_ZERO_SELF_SIGNED_CERT|SELF_SIGNED_CERT|UNABLE_TO_(VERIFY|GET))/;
 /** One end speaks TLS, the other does not. */
 const mixedUp = /^(EPROTO|ERR_SSL_)/;
 
@@ -68,20 +66,8 @@ export function describeTrouble(
       `${server} did not keep all bytes, as MinIO says when its disk is full: ${cure}.`,
     );
   }
-  if (is(...expired)) {
-    const cure = 'renew it, or set the clock of this machine';
-    return trouble(
-      'certificate-invalid',
-      `The certificate of the S3 server at ${endpoint} is not valid now: ${cure}.`,
-    );
-  }
-  if (names.some((name) => untrusted.test(name))) {
-    const cure = 'use one of a known authority for that name, or name its authority in NODE_EXTRA_CA_CERTS';
-    return trouble(
-      'certificate-invalid',
-      `The certificate of the S3 server at ${endpoint} is not trusted (${message}): ${cure}.`,
-    );
-  }
+  const [certificate] = names.flatMap((name) => certificateFault(name, message) ?? []);
+  if (certificate !== undefined) return trouble('certificate-invalid', `${server} ${certificate}.`);
   if (names.some((name) => mixedUp.test(name))) {
     return trouble(
       'store-unavailable',

@@ -1,12 +1,6 @@
-import { execFileSync } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { createServer, type RequestListener, type Server } from 'node:http';
-import { createServer as createTlsServer } from 'node:https';
 import type { AddressInfo } from 'node:net';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
-import { getCACertificates, setDefaultCACertificates } from 'node:tls';
 import { afterEach, describe, expect, it } from 'vitest';
 import { type ObjectStore, openObjects } from './objects.ts';
 
@@ -180,41 +174,3 @@ describe('trouble with an S3 server', () => {
     expect(outcome).toEqual({ won: true, etag: '"1"' });
   });
 });
-
-describe('the certificate of an S3 server', () => {
-  it.each([
-    ['expired', -1, true, /not valid now.*renew/],
-    ['of nobody known', 30, false, /not trusted.*NODE_EXTRA_CA_CERTS/],
-  ])('that is %s is told by name', async (_what, days, isTrusted, cure) => {
-    const made = makeCertificate(days);
-    const trusted = getCACertificates('default');
-    closers.push(() => setDefaultCACertificates(trusted));
-    if (isTrusted) setDefaultCACertificates([...trusted, made.cert]);
-    const port = await listening(createTlsServer(made, (_request, response) => response.end()));
-    const error = await storeAt(`https://127.0.0.1:${port}`)
-      .get('a')
-      .catch((thrown: unknown) => thrown);
-    expect(error).toMatchObject({ code: 'certificate-invalid', message: expect.stringMatching(cure) });
-    expect(error).toMatchObject({ message: expect.stringContaining(`127.0.0.1:${port}`) });
-  });
-});
-
-/** A certificate for 127.0.0.1 that signs itself; with negative days it has expired. */
-function makeCertificate(days: number): { key: string; cert: string } {
-  const folder = mkdtempSync(join(tmpdir(), 'dandelion-certificate-'));
-  const [key, request, certificate] = ['key.pem', 'request.pem', 'certificate.pem'].map((n) =>
-    join(folder, n),
-  );
-  const openssl = (...words: (string | undefined)[]) =>
-    execFileSync('openssl', words.map(String), { stdio: ['ignore', 'ignore', 'pipe'] });
-  try {
-    const curve = ['-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256', '-nodes'];
-    const name = ['-subj', '/CN=127.0.0.1', '-addext', 'subjectAltName=IP:127.0.0.1'];
-    openssl('req', ...curve, '-keyout', key, '-out', request, ...name);
-    const copy = ['-copy_extensions', 'copy', '-days', String(days)];
-    openssl('x509', '-req', '-in', request, '-signkey', key, '-out', certificate, ...copy);
-    return { key: readFileSync(String(key), 'utf8'), cert: readFileSync(String(certificate), 'utf8') };
-  } finally {
-    rmSync(folder, { recursive: true, force: true });
-  }
-}

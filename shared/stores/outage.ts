@@ -1,5 +1,6 @@
 import postgres from 'postgres';
 import { DandelionError, type ErrorCode } from '../errors.ts';
+import { certificateFault } from './certificates.ts';
 import type { Database } from './database.ts';
 
 /**
@@ -49,7 +50,11 @@ export function asOutage(error: unknown, db: Database): DandelionError | undefin
     const named = sentences[state];
     if (named !== undefined) return outage(named[0], named[1]({ user, database, because }));
     if (!/^(08|53|57)/.test(state)) return undefined;
-  } else if (!/^(CONNECT|ECONN|EPIPE|ETIMEDOUT|ENOTFOUND|EAI_|EHOST|ENET)/.test(state)) return undefined;
+  } else {
+    const certificate = certificateFault(state, because);
+    if (certificate !== undefined) return outage('database-untrusted', `${certificate}.`);
+    if (!/^(CONNECT|ECONN|EPIPE|ETIMEDOUT|ENOTFOUND|EAI_|EHOST|ENET)/.test(state)) return undefined;
+  }
   return outage(
     'database-unavailable',
     `does not answer (${because || state}). Check DATABASE_URL and that the server runs; try again in a moment.`,

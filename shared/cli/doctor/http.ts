@@ -1,4 +1,5 @@
 import { DandelionError } from '../../errors.ts';
+import { certificateFault } from '../../stores/certificates.ts';
 import { timed } from './check.ts';
 
 const ANSWER_WITHIN_MS = 5000;
@@ -85,13 +86,8 @@ function explain(thrown: unknown, place: string, variable: string): DandelionErr
   if (outer.name === 'TimeoutError') {
     return trouble('store-unavailable', `does not answer within ${ANSWER_WITHIN_MS / 1000} s`);
   }
-  if (/^CERT_(HAS_EXPIRED|NOT_YET_VALID)/.test(code)) {
-    return trouble('certificate-invalid', 'has a certificate that is not valid now: renew it');
-  }
-  if (/CERT|ERR_TLS|UNABLE_TO/.test(code)) {
-    const cure = 'name the file of its authority in NODE_EXTRA_CA_CERTS';
-    return trouble('certificate-invalid', `has a certificate that is not trusted (${why}): ${cure}`);
-  }
+  const certificate = certificateFault(code, why);
+  if (certificate !== undefined) return trouble('certificate-invalid', certificate);
   if (/^(EPROTO|ERR_SSL_)/.test(code)) {
     return trouble('store-unavailable', 'speaks no TLS there: use http://');
   }
