@@ -74,6 +74,16 @@ describe('evaluate', () => {
       expect(page).toContain(part);
   });
 
+  it('says on the run, for people, what the gate decided and how many photos were right', async () => {
+    const { verdict } = await judge(good);
+    const [run] = await openTracker({ TRACKING_DIR: stores.env.TRACKING_DIR ?? '' }).searchRuns('plants', {
+      tags: { 'dandelion.approved': 'true' },
+    });
+    const share = (verdict.metrics.accuracy * 100).toFixed(1);
+    const said = `Approved by the gate: right on ${share} % of ${verdict.metrics.images} test photos`;
+    expect(run?.tags['mlflow.note.content']).toContain(said);
+  });
+
   it('refuses a first model that learnt the wrong names', async () => {
     const { event, failed } = await judge(spoilt);
     expect(event?.type).toBe('dev.dandelion.model.rejected.v1');

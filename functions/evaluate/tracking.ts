@@ -1,3 +1,4 @@
+import type { MetricsSummary } from '../../shared/events.ts';
 import { runJob, workerBeside } from '../../shared/function/compute.ts';
 import type { FunctionContext } from '../../shared/function/types.ts';
 import type { DatasetImage } from '../../shared/stores/datasets.ts';
@@ -44,7 +45,11 @@ export async function logFindings(
       step: 0,
     })),
   );
-  await run.setTags({ 'dandelion.approved': String(approved) });
+  await run.setTags({
+    'dandelion.approved': String(approved),
+    // MLflow shows it as the run's description.
+    'mlflow.note.content': verdictSentence(metrics, approved),
+  });
   const subject = `${candidate.record.name} ${candidate.record.version}, ${metrics.images} test photos`;
   await run.logArtifact('test/confusion.svg', confusionPicture(report.confusion, classes, subject));
   await run.logArtifact('test/roc.svg', rocPicture(report.roc, subject));
@@ -56,6 +61,12 @@ export async function logFindings(
     context,
   );
   await run.logArtifact('test/misclassified.svg', sheet);
+}
+
+function verdictSentence({ accuracy, interval, images }: MetricsSummary, approved: boolean): string {
+  const [of, low, high] = [accuracy, ...interval].map((share) => (share * 100).toFixed(1));
+  const verdict = approved ? 'Approved' : 'Refused';
+  return `${verdict} by the gate: right on ${of} % of ${images} test photos (95 % interval ${low} % to ${high} %).`;
 }
 
 /** Photos with a wrong answer, the surest first. */

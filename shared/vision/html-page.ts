@@ -7,7 +7,8 @@ const STYLE = `
 :root { color-scheme: light dark; font: 16px/1.5 system-ui, Helvetica, Arial, sans-serif }
 body { max-width: 72rem; margin: 2rem auto; padding: 0 1rem }
 table { border-collapse: collapse; margin: 0.5rem 0 1.5rem }
-th, td { padding: 0.25rem 0.75rem; border-bottom: 1px solid #8884; text-align: right; font-variant-numeric: tabular-nums }
+th, td { padding: 0.25rem 0.75rem; border-bottom: 1px solid #8884; text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap }
+td:last-child { white-space: normal }
 th:first-child, td:first-child { text-align: left }
 figure { display: inline-block; width: 11.5rem; margin: 0 0.75rem 1rem 0; vertical-align: top; overflow-wrap: anywhere; font-size: 0.85rem }
 figure img { width: 100%; display: block; background: #8882 }
