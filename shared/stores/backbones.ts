@@ -69,7 +69,8 @@ type BackboneRecord = z.infer<typeof backboneRecord>;
 /** `backbones/sources/{digest of the address}.json`: what was once fetched from an address stays. */
 const sourceRecord = z.object({ id: z.string() });
 
-const graphKey = (id: string) => `backbones/${id}/backbone.onnx`;
+/** Where the graph of a backbone is. */
+export const graphKey = (id: string) => `backbones/${id}/backbone.onnx`;
 const recordKey = (id: string) => `backbones/${id}/backbone.json`;
 
 /**

@@ -80,7 +80,8 @@ function samePads(size: number, kernel: number, stride: number): number[] {
 }
 
 /** How weights and what flows between the layers are kept. */
-export type Precision = 'int8' | 'float32';
+export const precisions = ['int8', 'float32'] as const;
+export type Precision = (typeof precisions)[number];
 
 /** A value of the graph while it is written; its grid where it is kept in bytes. */
 interface Flow {

@@ -67,7 +67,7 @@ const CLASSICAL_INPUT_SIZE = 224;
  * Opens an engine on an ONNX graph with the inputs and outputs of `graphNames` (see graph.ts).
  *
  * onnxruntime-node is used where its library loads on this platform, TensorFlow.js otherwise; both give the
- * same numbers within 1e-3.
+ * same numbers within 1e-3, and within the noise of rounding where the graph computes in bytes.
  *
  * @throws DandelionError `model-broken` when the graph is not one of ours or is damaged
  */

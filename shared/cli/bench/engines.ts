@@ -2,6 +2,9 @@ import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
 import { z } from 'zod';
 import { DandelionError } from '../../errors.ts';
+import { graphKey, loadBackbone } from '../../stores/backbones.ts';
+import { openObjects } from '../../stores/objects.ts';
+import { type Precision, precisions } from '../../vision/backbone.ts';
 import { residentMegabytes } from './resident.ts';
 import type { Stage } from './stage.ts';
 import { median, ratioOf, summarise } from './statistics.ts';
@@ -30,15 +33,16 @@ interface Contender {
   threads: number;
 }
 
-/** The serving graph on each engine that this machine has, in turns, each in a process of its own. */
+/** The backbone as it was converted once, in a file. */
+interface ConvertedBackbone {
+  precision: Precision;
+  path: string;
+}
+
+/** The backbone in both precisions on each engine that this machine has, in turns, each in a process of its own. */
 export async function measureEngines(stage: Stage): Promise<Row[]> {
-  const { model, options } = stage;
-  if (!('serving.onnx' in model.files)) {
-    throw new DandelionError(
-      'bad-config',
-      'The model has no graph to run on engines: it was trained on classical features. Let preprocess fetch the backbone.',
-    );
-  }
+  const { options } = stage;
+  const backbones = await convertBackbones(stage);
   const threads = Math.min(4, availableParallelism());
   // TensorFlow.js takes its native library where someone installed it, else WebAssembly: it says which.
   const contenders: Contender[] = [
@@ -47,19 +51,49 @@ export async function measureEngines(stage: Stage): Promise<Row[]> {
   ];
   const measured = new Map<string, Series>();
   for (let round = 0; round < options.runs; round++) {
-    for (const contender of contenders) await measureOnce(stage, contender, measured);
+    for (const contender of contenders) {
+      for (const backbone of backbones) await measureOnce(stage, contender, { backbone, measured });
+    }
   }
   return rowsOf(measured);
 }
 
-async function measureOnce(stage: Stage, contender: Contender, measured: Map<string, Series>): Promise<void> {
-  const { model, options, photo } = stage;
-  const graph = join(options.dataDir, 'objects/models', model.name, model.version, 'serving.onnx');
+/** @throws DandelionError `bad-config` where there is no backbone */
+async function convertBackbones({ model, options, say }: Stage): Promise<ConvertedBackbone[]> {
+  const folder = join(options.dataDir, 'objects');
+  const uri = process.env.BACKBONE_URI;
+  const log = { info: () => {}, warn: (_fields: unknown, sentence?: string) => say(sentence ?? '') };
+  const found = new Map<string, ConvertedBackbone>();
+  for (const precision of precisions) {
+    const converted =
+      model.extractor.digest === null
+        ? undefined
+        : await loadBackbone(openObjects({ OBJECTS_DIR: folder }), { uri }, { log, precision });
+    // A ready graph is the same in any precision.
+    if (converted === undefined || found.has(converted.id)) continue;
+    found.set(converted.id, { precision, path: join(folder, graphKey(converted.id)) });
+  }
+  if (found.size > 0) return [...found.values()];
+  throw new DandelionError(
+    'bad-config',
+    'The model has no graph to run on engines: it was trained on classical features. Let preprocess fetch the backbone.',
+  );
+}
+
+async function measureOnce(
+  stage: Stage,
+  contender: Contender,
+  { backbone, measured }: { backbone: ConvertedBackbone; measured: Map<string, Series> },
+): Promise<void> {
+  const { options, photo } = stage;
+  const { precision, path } = backbone;
   const photos = options.quick ? 16 : 64;
   const worker: Worker = startWorker('engine-worker.ts');
   try {
-    const { name, ...found } = await worker.ask({ ...contender, graph, photo: photo.path, photos }, answer);
-    const title = contender.prefer === 'wasm' ? name : `${name}, ${contender.threads} threads`;
+    const question = { ...contender, graph: path, photo: photo.path, photos };
+    const { name, ...found } = await worker.ask(question, answer);
+    const threads = contender.threads === 1 ? '1 thread' : `${contender.threads} threads`;
+    const title = `${name} ${precision}, ${threads}`;
     const series = measured.get(title) ?? newSeries();
     measured.set(title, series);
     series.openMs.push(found.openMs);
