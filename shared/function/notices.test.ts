@@ -240,12 +240,27 @@ describe('notices of a function without a ledger', () => {
     const sink = await sinkOf({ answer: 503 });
     const { url } = await start({ K_SINK: sink.url, NOTICE_BUFFER: '5' });
     for (let call = 0; call < 12; call++) await fetch(`${url}/${call}`);
-    await expect.poll(() => metric(url, 'dropped')).toBe(7);
+    await expect.poll(() => metric(url, 'dropped'), { timeout: 10_000 }).toBe(7);
     sink.events.length = 0;
     sink.answer = 202;
     await expect.poll(() => metric(url, 'sent'), { timeout: 10_000 }).toBe(5);
     const paths = new Set(sink.events.map(({ data }) => String(data)));
     expect([...paths].every((path) => Number(path.slice(1)) >= 7)).toBe(true);
+  });
+
+  it('keep their order through a failed try, so that the newest of it stay', async () => {
+    const sink = await sinkOf({ answer: 0 });
+    const { url } = await start({ K_SINK: sink.url, NOTICE_BUFFER: '5' });
+    for (let call = 0; call < 5; call++) await fetch(`${url}/${call}`);
+    await expect.poll(() => sink.events.length, { timeout: 10_000 }).toBe(1);
+    await sink.release(503);
+    await expect.poll(() => sink.events.length, { timeout: 10_000 }).toBe(1 + 5);
+    for (let call = 5; call < 7; call++) await fetch(`${url}/${call}`);
+    sink.events.length = 0;
+    sink.answer = 202;
+    await sink.release(503);
+    await expect.poll(() => metric(url, 'sent'), { timeout: 10_000 }).toBe(5);
+    expect(sink.events.map(({ data }) => String(data)).sort()).toEqual(['/2', '/3', '/4', '/5', '/6']);
   });
 
   it('are counted as dropped where no sink is bound', async () => {

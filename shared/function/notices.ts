@@ -178,17 +178,18 @@ export function createNoticeBuffer(runtime: NoticeRuntime, functionLimit = 1000)
     drop(surplus, 'the buffer is full');
   };
 
-  /** The time to wait before another try when it failed. */
-  const settle = (answer: SinkAnswer, event: Event, tries: number): number | undefined => {
+  /** What is to be tried again, and the time to wait before it; undefined for a notice that has left. */
+  const settle = (answer: SinkAnswer, event: Event, tries: number) => {
     if (answer.kind === 'taken') metrics.noticed('sent');
     if (answer.kind === 'refused') {
       metrics.noticed('refused');
       log.error({ notice: describe(event) }, `a notice was refused for good: ${answer.reason}`);
     }
     if (answer.kind !== 'failed') return undefined;
-    if (tries < TRIES_FROM_MEMORY) waiting.unshift({ event, tries });
-    else drop(1, answer.reason);
-    return Math.max(backOffMs(tries), answer.retryAfterMs);
+    const delayMs = Math.max(backOffMs(tries), answer.retryAfterMs);
+    if (tries < TRIES_FROM_MEMORY) return { again: { event, tries }, delayMs };
+    drop(1, answer.reason);
+    return { delayMs };
   };
 
   /** Sends until nothing waits or a try fails; gives the time until the next try. */
@@ -198,11 +199,13 @@ export function createNoticeBuffer(runtime: NoticeRuntime, functionLimit = 1000)
       if (pauseMs > 0) return pauseMs;
       const batch = waiting.splice(0, AT_ONCE);
       sending = batch.length;
-      const delays = await Promise.all(
-        batch.map(async ({ event, tries }) => settle(await sink(event), event, tries + 1)),
-      );
+      const failed = (
+        await Promise.all(batch.map(async ({ event, tries }) => settle(await sink(event), event, tries + 1)))
+      ).filter((each) => each !== undefined);
       sending = 0;
-      pausedUntil = performance.now() + Math.max(0, ...delays.map((delayMs) => delayMs ?? 0));
+      // In the order they came in, whatever the order of the sink's answers: the oldest are the first to fall away.
+      waiting.unshift(...failed.flatMap(({ again }) => again ?? []));
+      pausedUntil = performance.now() + Math.max(0, ...failed.map(({ delayMs }) => delayMs));
       keepBounded();
     }
     return undefined;
