@@ -67,7 +67,12 @@ export async function openModels(
 
   const load = async (version: string): Promise<HeldModel> => {
     const started = performance.now();
-    const model = await openServedModel(objects, name, version, { spin: true });
+    const onFallback = (reason: string) =>
+      log.warn(
+        { ml: { model: { name, version } } },
+        `onnxruntime does not run here, slower TensorFlow.js does: ${reason}`,
+      );
+    const model = await openServedModel(objects, name, version, { spin: true, onFallback });
     const loadMs = Math.round(performance.now() - started);
     log.info({ ml: { model: { name, version } }, engine: model.engine.name, loadMs }, 'model loaded');
     const startThread = (graph: ServingGraph) =>
