@@ -6,7 +6,7 @@
 import { execFileSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { existsSync } from 'node:fs';
-import { cp, mkdir, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
+import { chmod, cp, mkdir, readdir, readFile, rename, rm, symlink, writeFile } from 'node:fs/promises';
 import { basename, dirname, join, relative } from 'node:path';
 import { parseArgs } from 'node:util';
 import { build, type Metafile, type Plugin } from 'esbuild';
@@ -75,14 +75,23 @@ const namedOnDemand: Plugin = {
 
 /**
  * What `node index.mjs` runs: the bundle, from V8's compiled code where there is some that fits this Node
- * (https://nodejs.org/api/module.html#module-compile-cache). Compiling predict took 130 ms of each start.
+ * (https://nodejs.org/api/module.html#module-compile-cache). Compiling predict took 130 ms of each start. The code is found
+ * by names relative to its folder, since an image has the bundle elsewhere than this machine.
  */
 const startFile = `import { enableCompileCache } from 'node:module';
 import { join } from 'node:path';
+process.env.NODE_COMPILE_CACHE_PORTABLE = '1';
 enableCompileCache(join(import.meta.dirname, 'compiled'));
-const { start } = await import('./function.mjs');
+const { start, rehearse } = await import('./function.mjs');
 if (process.argv[2] !== '--compile-only') await start();
+else {
+  await rehearse?.();
+  process.exit();
+}
 `;
+
+/** The user that knative/Dockerfile names: Node looks for compiled code in a folder of the user's own. */
+const imageUser = 65532;
 
 const productVersion = (await readManifest(root)).version;
 const lock = await readLock(root);
@@ -167,7 +176,7 @@ async function buildFolder(path: string, entries: { name: string; contents: stri
   await writeFile(join(folder, 'sbom.cdx.json'), `${JSON.stringify(bill, null, 2)}\n`);
   await writeFile(join(folder, 'index.mjs'), startFile);
   // V8's compiled code fits one kind of machine; on another the first start compiles.
-  if (isOwn(platform)) compileAhead(folder);
+  if (isOwn(platform)) await compileAhead(folder);
   await replaceFolder(folder, join(dist, path));
 }
 
@@ -237,13 +246,22 @@ function entryPoint(name: string): string {
   return [
     `import * as functionModule from './functions/${name}/handler.ts';`,
     `import { serveFunction } from './shared/function/serve.ts';`,
+    `import { rehearseStart } from './shared/function/rehearse.ts';`,
     `export const start = () => serveFunction(${JSON.stringify(name)}, functionModule);`,
+    `export const rehearse = () => rehearseStart(${JSON.stringify(name)}, functionModule);`,
   ].join('\n');
 }
 
-/** Fills the compile cache, since a container's file system may be read-only. */
-function compileAhead(folder: string): void {
+/** Fills the compile cache by a start without stores, since a container's file system may be read-only. */
+async function compileAhead(folder: string): Promise<void> {
   execFileSync(process.execPath, ['index.mjs', '--compile-only'], { cwd: folder, stdio: 'inherit' });
+  const compiled = join(folder, 'compiled');
+  for (const own of await readdir(compiled).catch(() => [])) {
+    // Node writes them for their owner alone.
+    for (const file of await readdir(join(compiled, own))) await chmod(join(compiled, own, file), 0o644);
+    const images = own.replace(/\d+$/, String(imageUser));
+    if (images !== own) await symlink(own, join(compiled, images));
+  }
 }
 
 /** Native packages that the bundle imports. */
