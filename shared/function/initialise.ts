@@ -38,6 +38,7 @@ export async function initialise(runtime: Runtime, takesOver: boolean): Promise<
   if (runtime.phase !== 'starting') return;
   runtime.waitsFor = undefined;
   runtime.phase = 'ready';
+  runtime.started.resolve();
   runtime.limits.watchEventLoop();
   if (takesOver) runtime.steps?.startSweep();
   const seconds = sinceMs() / 1000;

@@ -1,5 +1,6 @@
 import type { FastifyInstance } from 'fastify';
 import { DandelionError } from '../errors.ts';
+import { settlesWithin } from './abort.ts';
 import { sendProblem } from './call.ts';
 import { notReadyReason } from './initialise.ts';
 import type { Runtime } from './runtime.ts';
@@ -11,6 +12,7 @@ export function addHealthRoutes(app: FastifyInstance, runtime: Runtime): void {
   }
   for (const path of ['/health/ready', '/_/ready']) {
     app.get(path, { config: { kind: 'health' } }, async (request, reply) => {
+      await settledStart(runtime);
       if (await isReady(runtime)) return { status: 'ready' };
       const why =
         runtime.phase === 'starting'
@@ -24,6 +26,16 @@ export function addHealthRoutes(app: FastifyInstance, runtime: Runtime): void {
     const { contentType, body } = await runtime.metrics.text();
     return reply.header('content-type', contentType).send(body);
   });
+}
+
+/**
+ * Holds a probe while the function starts, so that the first request after zero waits for no further round of probes:
+ * Knative's activator asks every 200 ms, the kubelet each periodSeconds. What waits for a store says so at once.
+ */
+async function settledStart({ phase, waitsFor, started, settings }: Runtime): Promise<void> {
+  if (phase === 'starting' && waitsFor === undefined) {
+    await settlesWithin(started.promise, settings.PROBE_HOLD_MS);
+  }
 }
 
 async function isReady(runtime: Runtime): Promise<boolean> {

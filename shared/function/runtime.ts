@@ -18,6 +18,8 @@ export interface Runtime {
   limits: Limits;
   metrics: FunctionMetrics;
   phase: 'starting' | 'ready' | 'stopping';
+  /** Resolved when the function is ready, or stops before. */
+  started: PromiseWithResolvers<void>;
   /** While it starts: the store that does not answer. */
   waitsFor: string | undefined;
   /** Set once `init` is done, for durable functions. */

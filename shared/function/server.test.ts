@@ -1,3 +1,4 @@
+import { once } from 'node:events';
 import { afterEach, describe, expect, it } from 'vitest';
 import { DandelionError } from '../errors.ts';
 import type { Event } from '../events.ts';
@@ -48,6 +49,24 @@ describe('health', () => {
     expect(await (await fetch(url)).json()).toMatchObject({ code: 'not-ready' });
     await server.init();
     expect((await fetch(url + ready)).status).toBe(200);
+  });
+
+  it('holds a probe that comes while it starts, and answers it as soon as it is ready', async () => {
+    const model = Promise.withResolvers<void>();
+    const env = { PORT: '0', LOG_LEVEL: 'silent', PROBE_HOLD_MS: '60000' };
+    const server = createFunctionServer(
+      { handler: () => 'x', init: () => model.promise },
+      { name: 'held', env },
+    );
+    running.push(server);
+    const { url } = await server.listen();
+    const initialised = server.init();
+    const arrived = once(server.app.server, 'request');
+    const probe = fetch(`${url}/health/ready`);
+    await arrived;
+    model.resolve();
+    await initialised;
+    expect((await probe).status).toBe(200);
   });
 
   it('asks the function whether it is ready', async () => {

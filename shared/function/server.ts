@@ -70,6 +70,7 @@ export function createFunctionServer(module: FunctionModule, options: ServerOpti
     async close() {
       if (runtime.phase === 'stopping') return;
       runtime.phase = 'stopping';
+      runtime.started.resolve();
       stop.abort();
       runtime.steps?.stopSweep();
       const drained = Promise.all([app.close(), runtime.limits.idle()]);
@@ -111,6 +112,7 @@ function createRuntime(
     ...{ name, module, env, settings, log, limits, metrics, sink, stopping, cutOff },
     notices: createNoticeBuffer({ name, settings, log, metrics, sink }, module.noticeBuffer),
     phase: 'starting',
+    started: Promise.withResolvers(),
     waitsFor: undefined,
     steps: undefined,
     cold: true,

@@ -39,6 +39,11 @@ const schema = z.object({
   DATABASE_URL: z.string().optional(),
   /** How long a start waits for stores that do not answer. Default: 5 minutes on Knative, elsewhere it fails at once. */
   INIT_PATIENCE_MS: count().optional(),
+  /**
+   * How long a readiness probe that comes while the function starts is held. Shorter than the 1 s that a probe is given
+   * where nobody says otherwise: what is the matter is always said.
+   */
+  PROBE_HOLD_MS: count().default(700),
   /** Where notices go, and what is to be set on each; Knative's SinkBinding sets both. */
   K_SINK: z.url({ protocol: /^https?$/ }).optional(),
   /** Bearer token that the sink asks for; for a sink on this machine, DANDELION_TOKEN by default. */
