@@ -1,6 +1,7 @@
 import { randomBytes } from 'node:crypto';
 import { openSearch } from '../../stores/search.ts';
-import { connectionCounts, loadSubject, measureInTurns, seriesOf } from './predict.ts';
+import { connectionCounts, loadSubject, measureInTurns, type Subject, seriesOf } from './predict.ts';
+import { processorMs } from './processor-time.ts';
 import { type RunningServer, startBundle } from './server-process.ts';
 import type { Stage } from './stage.ts';
 import { ratioOf, summarise } from './statistics.ts';
@@ -36,6 +37,7 @@ export async function measureTelemetry(stage: Stage): Promise<Row[]> {
   const servers: RunningServer[] = [];
   try {
     const subjects = [];
+    const work: Work = new Map();
     for (const [name, settings] of ways) {
       const env = { ...stage.env, ...settings };
       const server = await startBundle('predict', {
@@ -44,7 +46,7 @@ export async function measureTelemetry(stage: Stage): Promise<Row[]> {
         logsDir: stage.logsDir,
       });
       servers.push(server);
-      subjects.push(await loadSubject(stage, load, name, server.url));
+      subjects.push(withWork(await loadSubject(stage, load, name, server.url), server, work));
     }
     const measured = await measureInTurns(stage, subjects);
     const [nothing = '', ...others] = ways.map(([name]) => name);
@@ -59,11 +61,45 @@ export async function measureTelemetry(stage: Stage): Promise<Row[]> {
           goal,
         ),
       ),
+      ...others.map((name) =>
+        row(
+          `predict, ${name} / ${nothing}, ${count} at once: processor time`,
+          'x',
+          ratioOf(workOf(work, name, count), workOf(work, nothing, count)),
+          { atMost: 1.03 },
+        ),
+      ),
     ]);
   } finally {
     await Promise.all([load.close(), ...servers.map((server) => server.stop())]);
     await dropStreams(stage, namespace);
   }
+}
+
+/** Processor time a photo, in ms, burst by burst; by subject and number of connections. */
+type Work = Map<string, number[]>;
+
+/** The same subject, whose server's processor time is noted. Its first burst, which warms it up, is not. */
+function withWork(subject: Subject, { processId }: RunningServer, work: Work): Subject {
+  let isWarm = false;
+  return {
+    ...subject,
+    async measure(connections, requests) {
+      const before = await processorMs(processId);
+      const burst = await subject.measure(connections, requests);
+      const used = (await processorMs(processId)) - before;
+      if (isWarm) workOf(work, subject.name, connections).push(used / burst.latenciesMs.length);
+      isWarm = true;
+      return burst;
+    },
+  };
+}
+
+function workOf(work: Work, name: string, connections: number): number[] {
+  const key = `${name}, ${connections}`;
+  const known = work.get(key) ?? [];
+  work.set(key, known);
+  return known;
 }
 
 async function dropStreams({ search: settings }: Stage, namespace: string): Promise<void> {
