@@ -7,9 +7,10 @@ from typing import Any
 
 from airflow.sdk import Param
 
-# The functions hold models' names to the same pattern.
+# What the functions hold requests to; one that they take must not fail here.
 MODEL_NAME = r"^[a-z][a-z0-9-]{0,39}$"
-SOURCE_URI = r"^(https?|file)://\S+$"
+SOURCE_URI = r"^(https?|file|s3)://\S+$"
+LONGEST_REASON = 500
 KINDS = ["manifest", "folder", "archive"]
 
 
@@ -53,7 +54,7 @@ def force_param() -> Param:
 
 def reason_param() -> Param:
     """For the record."""
-    return Param(None, type=["null", "string"], maxLength=500, description="Why; for the record")
+    return Param(None, type=["null", "string"], maxLength=LONGEST_REASON, description="Why; for the record")
 
 
 def canary_param() -> Param:

@@ -6,12 +6,14 @@ defaults of its Params. So this DAG is the one that is started, and hands each r
 
 from __future__ import annotations
 
-import hashlib
 from datetime import UTC, datetime
 from typing import Any
 
 from airflow.providers.standard.operators.trigger_dagrun import TriggerDagRunOperator
 from airflow.sdk import DAG, Asset, get_current_context, task
+
+from dandelion.events import run_id_of_request
+from dandelion_params import LONGEST_REASON
 
 RETRAIN_REQUESTED = Asset(name="dandelion_retrain_requested", uri="dandelion://retrain/requested")
 
@@ -30,10 +32,9 @@ def run_of(extra: dict[str, Any]) -> dict[str, Any]:
         "seed": data.get("seed", 1),
         "force": data.get("force", True),
         "canary": data.get("canary"),
-        "reason": data.get("reason", f"requested by {event['source']}"),
+        "reason": data.get("reason", f"requested by {event['source']}")[:LONGEST_REASON],
     }
-    identity = hashlib.sha256(f"{event['source']}\n{event['id']}".encode()).hexdigest()[:32]
-    return {"trigger_run_id": f"requested__{identity}", "conf": conf}
+    return {"trigger_run_id": run_id_of_request(event["source"], event["id"]), "conf": conf}
 
 
 with DAG(

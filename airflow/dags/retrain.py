@@ -37,6 +37,8 @@ with DAG(
     schedule=schedule(),
     start_date=datetime(2026, 1, 1, tzinfo=UTC),
     catchup=False,
+    # Nothing runs by itself unless the settings say so, and a request must not wait for somebody to switch it on.
+    is_paused_upon_creation=False,
     max_active_runs=1,
     params={
         "uri": source_param(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import uuid
 from pathlib import Path
@@ -41,7 +42,7 @@ def conf(uri: str, **more: Any) -> dict[str, Any]:
 
 def test_every_dag_is_read_without_an_error(dag_bag: DagBag) -> None:
     assert dag_bag.import_errors == {}
-    assert set(dag_bag.dags) == {"retrain", "on_request", "backfill_images"}
+    assert set(dag_bag.dags) == {"retrain", "on_request", "backfill_images", "monitor"}
 
 
 def test_retrain_chains_the_steps_and_branches_at_the_gate(
@@ -63,6 +64,18 @@ def test_retrain_ends_with_a_model_that_serves(dag_bag: DagBag, photos: Photos) 
     assert states(run)["stop"] == "skipped"
 
 
+def test_monitor_stops_with_the_reason_where_there_is_nothing_to_check(
+    dag_bag: DagBag, photos: Photos
+) -> None:
+    assert photos.gateway
+    run = dag_bag.dags["monitor"].test(run_conf={"model": "nobody-serves-this"})
+    assert str(run.state) == "success", states(run)
+    assert states(run)["stop"] == "success"
+    assert states(run)["retrain"] == "skipped"
+    (stop,) = (ti for ti in run.get_task_instances() if ti.task_id == "stop")
+    assert stop.xcom_pull("stop") == "Nothing was checked: no-champion"
+
+
 def test_a_request_becomes_a_run_with_its_params_and_the_same_one_when_repeated() -> None:
     data = {
         "model": "m",
@@ -78,6 +91,19 @@ def test_a_request_becomes_a_run_with_its_params_and_the_same_one_when_repeated(
     assert run["trigger_run_id"] != run_of({"event": {**event, "id": "2"}})["trigger_run_id"]
     wanted = {"uri": "file:///photos", "kind": "folder", "model": "m", "seed": 7, "force": False}
     assert run["conf"] == {**wanted, "canary": {"shares": [100]}, "reason": "drift"}
+
+
+@pytest.mark.parametrize("uri", ["s3://dandelion/incoming/", "https://photos.example/all.csv"])
+def test_a_request_that_the_functions_take_is_none_that_the_params_refuse(dag_bag: DagBag, uri: str) -> None:
+    data = {"model": "m", "source": {"kind": "folder", "uri": uri}, "reason": "drift " * 200}
+    conf = run_of({"event": {"id": "1", "source": "/s", "data": data}})["conf"]
+    params = copy.deepcopy(dag_bag.dags["retrain"].params)
+    params.update(conf)
+    params.validate()
+
+
+def test_nobody_has_to_switch_a_dag_on(dag_bag: DagBag) -> None:
+    assert {dag.is_paused_upon_creation for dag in dag_bag.dags.values()} == {False}
 
 
 def test_a_hand_made_event_of_the_asset_leaves_the_params_to_their_defaults() -> None:

@@ -7,10 +7,13 @@ import json
 import logging
 import socket
 import time
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from aiohttp import web
+from airflow.sdk.execution_time.xcom import XCom
+from airflow.triggers.base import TaskSuccessEvent, TriggerEvent
 
 from dandelion.trigger import RunTrigger
 
@@ -39,6 +42,18 @@ def outcome_of(
     starts_after: float = 0,
 ) -> tuple[dict[str, Any], list[web.Request]]:
     """Fires a trigger at a server with these answers, the last of them again and again."""
+    event, asked = event_of(monkeypatch, *answers, seconds=seconds, starts_after=starts_after)
+    return event.payload, asked
+
+
+def event_of(
+    monkeypatch: pytest.MonkeyPatch,
+    *answers: web.Response,
+    seconds: float = 30,
+    starts_after: float = 0,
+    task: object = None,
+) -> tuple[TriggerEvent, list[web.Request]]:
+    """The event itself; with a task the trigger runs as in a triggerer, and may end that task."""
     port = free_port()
     extra = {"url_template": f"http://127.0.0.1:{port}/function/{{name}}"}
     monkeypatch.setenv(
@@ -61,14 +76,17 @@ def outcome_of(
         await web.TCPSite(runner, "127.0.0.1", port).start()
         return runner
 
-    async def fire() -> dict[str, Any]:
-        trigger = RunTrigger(f"http://127.0.0.1:{port}{PATH}", time.time() + seconds, "trigger")
+    async def fire() -> TriggerEvent:
+        location = f"http://127.0.0.1:{port}{PATH}"
+        trigger = RunTrigger(location, time.time() + seconds, "trigger", ends_task=True)
+        trigger.task_instance = task
+        trigger.trigger_id = None if task is None else 7
         serving = asyncio.create_task(serve())
         if starts_after == 0:
             await serving
         event = await anext(trigger.run())
         await (await serving).cleanup()
-        return event.payload
+        return event
 
     return asyncio.run(fire()), asked
 
@@ -127,6 +145,43 @@ def test_the_token_goes_along_and_is_not_kept(monkeypatch: pytest.MonkeyPatch) -
     assert asked[0].headers["authorization"] == "Bearer secret"
     assert asked[0].query["wait"] == "25s"
     assert "secret" not in json.dumps(RunTrigger("http://x/runs/a", 0.0).serialize())
+
+
+TASK = {"dag_id": "d", "run_id": "r", "task_id": "wait_train", "map_index": 2}
+
+
+def test_a_step_that_succeeded_ends_its_task_without_a_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    left: list[dict[str, Any]] = []
+
+    async def keep(key: str, value: Any, **task: Any) -> None:
+        left.append({"key": key, "value": value, **task})
+
+    monkeypatch.setattr(XCom, "aset", keep)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mlflow:5000")
+    result = {"id": "1", "data": {"model": {"name": "dandelion"}}}
+    event, _ = event_of(monkeypatch, answer(200, {**DONE, "result": result}), task=SimpleNamespace(**TASK))
+    assert isinstance(event, TaskSuccessEvent)
+    page = "http://mlflow:5000/#/models/dandelion"
+    assert left == [
+        {"key": "return_value", "value": result, **TASK},
+        {"key": "_link_ModelLink", "value": page, **TASK},
+    ]
+
+
+@pytest.mark.parametrize(
+    "run",
+    [
+        {**RUNNING, "status": "failed", "problem": {"code": "bad-data", "detail": "one class"}},
+        {**RUNNING, "status": "cancelled"},
+        {**RUNNING, "status": "succeeded"},
+    ],
+)
+def test_a_step_without_a_result_fails_on_a_worker_where_no_retry_follows(
+    monkeypatch: pytest.MonkeyPatch, run: dict[str, Any]
+) -> None:
+    event, _ = event_of(monkeypatch, answer(200, run), task=SimpleNamespace(**TASK))
+    assert type(event) is TriggerEvent
+    assert event.payload["run"]["status"] == run["status"]
 
 
 class Recorder(logging.LoggerAdapter):

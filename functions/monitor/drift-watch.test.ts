@@ -174,6 +174,23 @@ describe('monitor and drift', () => {
     expect(figures).toMatch(/dandelion_drift_effect\{.*feature="brightness".*\} 0\.[4-9]/);
   });
 
+  it('tells who looks now what became of the alarm that waited', async () => {
+    const server = await startFunction(monitor, {
+      name: 'monitor',
+      env: { ...stores.env, MODEL_NAME: model, K_SINK: sink.url },
+    });
+    try {
+      const answer = await fetch(`${server.url}/drift`, { method: 'POST' });
+      expect(await answer.json()).toMatchObject({
+        status: 'too-few-photos',
+        alarm: { version, ordinal: 2, decision: { action: 'wait' } },
+      });
+    } finally {
+      await server.close();
+    }
+    expect(notices()).toEqual([]);
+  });
+
   it('has a model trained once the labels are there, from where the last one had its photos', async () => {
     const checks = await watched([], { DRIFT_RETRAIN_MIN_LABELS: '0' }, look('later'));
     expect(checks[0]).toMatchObject({ ordinal: 2, decision: { action: 'retrain' } });

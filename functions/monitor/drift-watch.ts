@@ -43,9 +43,20 @@ type Context = Pick<FunctionContext, 'functionName' | 'log' | 'emit' | 'tracepar
 /** What a check came to. */
 export type DriftOutcome =
   | { status: 'no-champion' | 'no-reference' }
-  | { status: 'too-few-photos'; photos: number; wanted: number }
+  /** With the alarm of an earlier check that waited, if there was one. */
+  | { status: 'too-few-photos'; photos: number; wanted: number; alarm?: Alarm }
   | { status: 'checked-elsewhere' }
-  | { status: 'checked'; check: Omit<DriftCheck, 'checkedAt'> };
+  | { status: 'checked'; check: Omit<DriftCheck, 'checkedAt'>; alarm?: Alarm };
+
+/** Drift that was seen, and what came of it now. */
+export interface Alarm {
+  version: string;
+  /** Of the check that saw it. */
+  ordinal: number;
+  decision: DriftDecision;
+  /** The event that asks for a training, and who chains the steps of it. */
+  requested?: { source: string; id: string; by: 'airflow' | 'broker' };
+}
 
 interface Stores {
   db: Database;
@@ -74,7 +85,8 @@ export function createDriftWatch({ db, objects, sink }: Stores, settings: Monito
   const settle = async (
     { model, version, ordinal }: Pick<DriftCheck, 'model' | 'version' | 'ordinal'>,
     context: Context,
-  ): Promise<DriftDecision> => {
+  ): Promise<Alarm> => {
+    const alarm: Omit<Alarm, 'decision'> = { version, ordinal };
     const now = new Date();
     const since = new Date(now.getTime() - Math.max(DAY_MS, settings.DRIFT_RETRAIN_COOL_DOWN_MS));
     const [retrainings, record, source] = await Promise.all([
@@ -88,22 +100,23 @@ export function createDriftWatch({ db, objects, sink }: Stores, settings: Monito
         ? ({ action: 'none', reason: 'no source of photos is known to train on' } as const)
         : decideRetraining({ now, retrainings, newLabels }, settings);
     if (decision.action === 'retrain' && source !== undefined) {
-      await requestRetraining(
+      const identity = { id: `drift-${version}-${ordinal}`, source: sourceOf(context.functionName) };
+      const by = await requestRetraining(
         {
-          id: `drift-${version}-${ordinal}`,
-          source: sourceOf(context.functionName),
+          ...identity,
           data: { model, source, seed: record.training.seed, reason: `drift of what ${version} is asked` },
           traceparent: context.traceparent,
         },
         { settings, sink },
       );
+      alarm.requested = { ...identity, by };
     }
     await decideDriftCheck(db, { model, version, ordinal }, decision);
     context.log.warn(
       { drift: { model, version, ordinal, ...decision } },
       `drift: ${decision.action}, ${decision.reason}`,
     );
-    return decision;
+    return { ...alarm, decision };
   };
 
   const check = async (model: string, context: Context): Promise<DriftOutcome> => {
@@ -114,8 +127,12 @@ export function createDriftWatch({ db, objects, sink }: Stores, settings: Monito
     const last = await lastDriftCheck(db, { model, version });
     const { photos, from, until } = await readDriftWindow(db, { model, version }, MOST_PHOTOS);
     if (photos.length < settings.DRIFT_WINDOW) {
-      if (last?.decision?.action === 'wait') await settle(last, context);
-      return { status: 'too-few-photos', photos: photos.length, wanted: settings.DRIFT_WINDOW };
+      const tooFew = {
+        status: 'too-few-photos',
+        photos: photos.length,
+        wanted: settings.DRIFT_WINDOW,
+      } as const;
+      return last?.decision?.action === 'wait' ? { ...tooFew, alarm: await settle(last, context) } : tooFew;
     }
     const ordinal = (last?.ordinal ?? 0) + 1;
     const level = levelOfCheck(settings.DRIFT_FALSE_ALARMS, ordinal);
@@ -125,13 +142,14 @@ export function createDriftWatch({ db, objects, sink }: Stores, settings: Monito
     if (!(await storeDriftCheck(db, { ...found, decision: undecided })))
       return { status: 'checked-elsewhere' };
     if (!report.drifted) return { status: 'checked', check: { ...found, decision: null } };
-    const decision = await settle(found, context);
+    const alarm = await settle(found, context);
+    const { decision } = alarm;
     context.emit({
       type: 'dev.dandelion.drift.detected.v1',
       subject: version,
       data: noticeOf(found, decision),
     });
-    return { status: 'checked', check: { ...found, decision } };
+    return { status: 'checked', check: { ...found, decision }, alarm };
   };
 
   return {

@@ -22,6 +22,12 @@ def event_id(dag_id: str, run_id: str, task_id: str, map_index: int) -> str:
     return hashlib.sha256(key.encode()).hexdigest()[:32]
 
 
+def run_id_of_request(source: str, id: str) -> str:
+    """Id of the run of `retrain` that a request becomes: a repeated request is the same run."""
+    digest = hashlib.sha256(f"{source}\n{id}".encode()).hexdigest()
+    return f"requested__{digest[:32]}"
+
+
 def complete_event(draft: Event, *, dag_id: str, run_id: str, task_id: str, map_index: int) -> Event:
     """Gives a new event its identity.
 

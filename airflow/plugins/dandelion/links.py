@@ -59,3 +59,13 @@ class RunLink(BaseOperatorLink):
     def get_link(self, operator: BaseOperator, *, ti_key: Any) -> str:
         """Airflow asks when the task has ended."""
         return run_page(*_linked(ti_key))
+
+
+def links_of(result: Any) -> dict[str, str]:
+    """The links of a task that ends without a worker, which would otherwise leave them: XComs by their keys."""
+    server = os.environ.get("MLFLOW_TRACKING_URI", "")
+    links = {
+        RunLink().xcom_key: run_page(result, server),
+        ModelLink().xcom_key: model_page(result, server),
+    }
+    return {key: address for key, address in links.items() if address}

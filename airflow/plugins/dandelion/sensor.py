@@ -9,6 +9,7 @@ from typing import Any
 
 from airflow.sdk import BaseSensorOperator
 from airflow.sdk.exceptions import AirflowFailException, AirflowSensorTimeout
+from airflow.sdk.listener import get_listener_manager
 
 from dandelion.connection import CONNECTION_ID
 from dandelion.events import Event
@@ -22,6 +23,10 @@ _GRACE_SECONDS = 120
 
 class StepSensor(BaseSensorOperator):
     """Waits for a run and answers with its result event.
+
+    When the step succeeds, the task ends in the triggerer: no worker has to start for it. Where somebody listens to
+    tasks, as OpenLineage does, it ends on a worker, since Airflow tells listeners only of those. It does not begin in
+    the triggerer (`start_from_trigger`): Airflow 3.3.2's dies of a DAG whose Params have no default.
 
     :param location: absolute address of the run, as SubmitOperator answers it
     """
@@ -43,7 +48,12 @@ class StepSensor(BaseSensorOperator):
     def execute(self, context: Any) -> None:
         """Goes to the triggerer at once: no worker slot is held while the step works."""
         self.defer(
-            trigger=RunTrigger(self.location, time.time() + self.timeout, self.http_conn_id),
+            trigger=RunTrigger(
+                self.location,
+                time.time() + self.timeout,
+                self.http_conn_id,
+                ends_task=not get_listener_manager().has_listeners,
+            ),
             method_name="finish",
             timeout=timedelta(seconds=self.timeout + _GRACE_SECONDS),
         )

@@ -107,8 +107,13 @@ class SubmitOperator(HttpOperator):
 
 
 def check_accepted(response: Response) -> bool:
+    """A step that was accepted works on by itself."""
+    return check_status(response, 202)
+
+
+def check_status(response: Response, wanted: int) -> bool:
     """Tells what another try can mend from what it cannot."""
-    if response.status_code == 202:
+    if response.status_code == wanted:
         return True
     sentence = f"{response.url} answered {response.status_code}: {problem_in(response.text)}"
     if response.status_code in TEMPORARY_STATUSES or response.status_code == 500:

@@ -9,9 +9,11 @@ from typing import Any
 
 import aiohttp
 from airflow.providers.common.compat.connection import get_async_connection
-from airflow.triggers.base import BaseTrigger, TriggerEvent
+from airflow.sdk.execution_time.xcom import XCom
+from airflow.triggers.base import BaseTrigger, TaskSuccessEvent, TriggerEvent
 
 from dandelion.connection import CONNECTION_ID, functions_in
+from dandelion.links import links_of
 from dandelion.runs import (
     LARGEST_RESULT_BYTES,
     TEMPORARY_STATUSES,
@@ -40,13 +42,22 @@ class RunTrigger(BaseTrigger):
 
     :param location: absolute address of the run
     :param deadline: seconds since 1970, so that a restarted triggerer grants no new time
+    :param ends_task: whether a step that succeeded ends its task here, where no worker has to start for it. One that
+        did not always goes back to a worker, since only there a task can fail without being tried again.
     """
 
-    def __init__(self, location: str, deadline: float, http_conn_id: str = CONNECTION_ID) -> None:
+    def __init__(
+        self,
+        location: str,
+        deadline: float,
+        http_conn_id: str = CONNECTION_ID,
+        ends_task: bool = False,
+    ) -> None:
         super().__init__()
         self.location = location
         self.deadline = deadline
         self.http_conn_id = http_conn_id
+        self.ends_task = ends_task
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """What a triggerer needs to take the waiting over."""
@@ -56,6 +67,7 @@ class RunTrigger(BaseTrigger):
                 "location": self.location,
                 "deadline": self.deadline,
                 "http_conn_id": self.http_conn_id,
+                "ends_task": self.ends_task,
             },
         )
 
@@ -65,7 +77,27 @@ class RunTrigger(BaseTrigger):
             outcome = await self._wait()
         except UnusableAnswer as error:
             outcome = {"outcome": "unusable", "detail": str(error)}
-        yield TriggerEvent(outcome)
+        run = outcome.get("run", {})
+        result = run.get("result")
+        # dag.test() runs triggers without an id, and goes on with a worker in any case.
+        if self.ends_task and self.trigger_id is not None and run.get("status") == "succeeded" and result:
+            await self._leave(result)
+            yield TaskSuccessEvent()
+        else:
+            yield TriggerEvent(outcome)
+
+    async def _leave(self, result: dict[str, Any]) -> None:
+        """What the task would leave on a worker. Not with the event: Airflow 3.3.2 keeps those values as text."""
+        task = self.task_instance
+        for key, value in {"return_value": result, **links_of(result)}.items():
+            await XCom.aset(
+                key,
+                value,
+                dag_id=task.dag_id,
+                task_id=task.task_id,
+                run_id=task.run_id,
+                map_index=task.map_index,
+            )
 
     async def _wait(self) -> dict[str, Any]:
         connection = await get_async_connection(self.http_conn_id)
