@@ -12,6 +12,8 @@ export type DagRun = z.infer<typeof dagRun>;
 
 const taskInstance = z.object({
   task_id: z.string(),
+  /** -1 where the task is not mapped. */
+  map_index: z.number().int(),
   state: z.string().nullable(),
   try_number: z.number().int(),
   start_date: z.iso.datetime({ offset: true }).nullable(),
@@ -19,17 +21,21 @@ const taskInstance = z.object({
 });
 export type TaskInstance = z.infer<typeof taskInstance>;
 
+const importErrors = z.object({ import_errors: z.array(z.object({ stack_trace: z.string() })) });
+
 const health = z.record(z.string(), z.object({ status: z.string().nullable() }).loose().nullable());
 
 /** What the scenarios ask of Airflow's REST API, version 2. */
 export interface AirflowApi {
   isHealthy(component: string): Promise<boolean>;
-  /** Waits until the DAG is known. */
+  /** Waits until the DAG is known. @throws DandelionError when one cannot be read */
   awaitDag(dagId: string): Promise<void>;
   /** @returns status and, when it was taken, id of the new run */
   trigger(dagId: string, conf: unknown): Promise<{ status: number; runId?: string; detail: string }>;
   runs(dagId: string): Promise<DagRun[]>;
   tasks(dagId: string, runId: string): Promise<TaskInstance[]>;
+  /** Addresses beside a task, by their names. */
+  links(dagId: string, runId: string, taskId: string): Promise<Record<string, string | null>>;
   /** The log of a task's try, as lines. */
   log(dagId: string, runId: string, taskId: string, tryNumber: number): Promise<string>;
   /** Makes every task of a run begin anew. */
@@ -104,7 +110,12 @@ export function openAirflowApi(url: string, account: { user: string; password: s
       return health.parse(JSON.parse(answer.text))[component.replace('-', '_')]?.status === 'healthy';
     },
     async awaitDag(dagId) {
-      await poll(`The DAG ${dagId}`, () => ask(`/dags/${dagId}`, z.object({ dag_id: z.string() })));
+      const fault = await poll(`The DAG ${dagId}`, async () => {
+        const known = await ask(`/dags/${dagId}`, z.object({ dag_id: z.string() })).catch(() => undefined);
+        if (known !== undefined) return '';
+        return (await ask('/importErrors', importErrors)).import_errors[0]?.stack_trace;
+      });
+      if (fault !== '') throw new DandelionError('store-refused', `Airflow cannot read a DAG: ${fault}`);
     },
     async trigger(dagId, conf) {
       if (bearer === undefined) await logIn();
@@ -120,6 +131,11 @@ export function openAirflowApi(url: string, account: { user: string; password: s
     async tasks(dagId, runId) {
       const path = `${runPath(dagId, runId)}/taskInstances?limit=100`;
       return (await ask(path, z.object({ task_instances: z.array(taskInstance) }))).task_instances;
+    },
+    async links(dagId, runId, taskId) {
+      const path = `${runPath(dagId, runId)}/taskInstances/${taskId}/links`;
+      const answer = z.object({ extra_links: z.record(z.string(), z.string().nullable()) });
+      return (await ask(path, answer)).extra_links;
     },
     async log(dagId, runId, taskId, tryNumber) {
       const path = `${runPath(dagId, runId)}/taskInstances/${taskId}/logs/${tryNumber}?full_content=true`;

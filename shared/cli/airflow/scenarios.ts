@@ -1,10 +1,14 @@
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
+import { availableParallelism, loadavg } from 'node:os';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { requestRetraining } from '../../function/retraining.ts';
 import { pipelineFunctions } from '../../local/pipeline.ts';
-import { type Stage, type StageOptions, setStage } from './stage.ts';
-import { formatTimings, timingsOf } from './timings.ts';
+import { listRuns } from '../../stores/steps.ts';
+import type { DagRun } from './api.ts';
+import { describeTasks } from './failures.ts';
+import { assetEvent, driftFound } from './request-scenarios.ts';
+import { MLFLOW_PAGE, type Stage, type StageOptions, setStage } from './stage.ts';
+import { formatOverhead, formatTimings, timingsOf } from './timings.ts';
 
 /** What happens to Airflow or a function, and what must come of it. */
 interface Scenario {
@@ -33,6 +37,8 @@ const scenarios: Scenario[] = [
   { name: 'all of Airflow stopped; the step ends meanwhile', play: restartedAirflow },
   { name: 'all of Airflow killed; the step ends meanwhile', play: killedAirflow },
   { name: 'a request to retrain as an event of the asset, twice', play: assetEvent },
+  { name: 'drift, seen by monitor and taken up by its DAG', play: driftFound },
+  { name: 'a backfill of three shards', play: backfill },
 ];
 
 /**
@@ -81,10 +87,11 @@ async function aRun(stage: Stage): Promise<string> {
   assert.equal(run.state, 'success', describeTasks(tasks));
   const log = await api.log('retrain', runId, 'wait_ingest', 1);
   assert.match(log, /\d+ of \d+ photos/, 'the log of the task does not tell of the progress');
+  const links = await api.links('retrain', runId, 'wait_train');
+  assert.equal(links['Model in MLflow'], `${MLFLOW_PAGE}/#/models/${model}`, JSON.stringify(links));
   const timings = timingsOf(run, tasks, await stage.stepsOf(model));
-  const totalS = (Date.parse(run.end_date ?? '') - Date.parse(run.start_date ?? '')) / 1000;
   const tries = tasks.filter((task) => task.try_number > 1).length;
-  return `${formatTimings(timings)}\nthe whole run ${totalS.toFixed(1)} s, ${tries} tasks retried`;
+  return `${formatTimings(timings)}\n${formatOverhead(timings)}\nthe whole run ${runSeconds(run)} s, ${tries} tasks retried; load ${loadavg()[0]?.toFixed(1)} on ${availableParallelism()} cores`;
 }
 
 async function clearedRun(stage: Stage): Promise<string> {
@@ -227,46 +234,35 @@ async function whileAway(stage: Stage, run: { runId: string; model: string }): P
   return endsWell(stage, run);
 }
 
-async function assetEvent(stage: Stage): Promise<string> {
-  const { api, url, user, password } = stage.airflow;
-  const settings = { AIRFLOW_URL: url, AIRFLOW_USERNAME: user, AIRFLOW_PASSWORD: password };
-  const request = {
-    id: `request-${Date.now()}`,
-    source: '/dandelion/functions/monitor',
-    data: {
-      model: `m${Date.now().toString(36)}`,
-      source: { kind: 'folder' as const, uri: stage.photosUri },
-      seed: 1,
-      force: false,
-      reason: 'the photos drifted',
-    },
-  };
-  const sink = () => Promise.reject(new Error('the broker was asked too'));
-  const runsBefore = new Set((await api.runs('retrain')).map((run) => run.dag_run_id));
-  const requestsBefore = (await api.runs('on_request')).length;
-  assert.equal(await requestRetraining(request, { settings, sink }), 'airflow');
-  await requestRetraining(request, { settings, sink });
-  const deadline = Date.now() + patienceMs;
-  const begun = async () => (await api.runs('retrain')).filter((run) => !runsBefore.has(run.dag_run_id));
-  while ((await begun()).length === 0) {
-    assert.ok(Date.now() < deadline, 'no run of retrain began');
-    await sleep(250);
+/** Every shard at once; a shard is its two steps. */
+async function backfill(stage: Stage): Promise<string> {
+  const { api } = stage.airflow;
+  const model = `b${Date.now().toString(36)}`;
+  const params = { uris: stage.shardUris, kind: 'folder', model };
+  const { runId, status, detail } = await api.trigger('backfill_images', params);
+  assert.ok(runId, `Airflow answered ${status}: ${detail}`);
+  const run = await api.awaitEnd('backfill_images', runId);
+  const tasks = await api.tasks('backfill_images', runId);
+  assert.equal(run.state, 'success', describeTasks(tasks));
+  const times = stage.shardUris.map((_, shard) => {
+    const own = tasks.filter(({ map_index: index }) => index === shard);
+    assert.equal(own.length, 4, `shard ${shard} has ${describeTasks(own)}`);
+    const began = Math.min(...own.map((task) => Date.parse(task.start_date ?? '')));
+    return { began, ended: Math.max(...own.map((task) => Date.parse(task.end_date ?? ''))) };
+  });
+  const lastBegun = Math.max(...times.map(({ began }) => began));
+  assert.ok(
+    times.every(({ ended }) => ended > lastBegun),
+    'the shards ran one after the other',
+  );
+  for (const [name, wanted] of [['ingest', times.length] as const, ['train', 0] as const]) {
+    const runs = await listRuns(stage.platform.database, { function: name });
+    assert.equal(runs.filter(({ event }) => event.subject === model).length, wanted, name);
   }
-  for (const { dag_run_id: id } of (await api.runs('on_request')).slice(requestsBefore)) {
-    await api.awaitEnd('on_request', id);
-  }
-  const [run, ...more] = await begun();
-  assert.ok(run);
-  assert.equal(more.length, 0, 'the repeat made a second run');
-  const ended = await api.awaitEnd('retrain', run.dag_run_id);
-  assert.equal(ended.state, 'success');
-  await api.pause('on_request', true);
-  const refused = await requestRetraining({ ...request, id: 'paused' }, { settings, sink }).catch(String);
-  await api.pause('on_request', false);
-  assert.match(refused, /paused/);
-  return `one run, ${run.dag_run_id}, succeeded; with the DAG paused the sender is told so`;
+  const seconds = times.map(({ began, ended }) => ((ended - began) / 1000).toFixed(1));
+  return `${times.length} shards side by side in ${seconds.join(', ')} s, all in ${runSeconds(run)} s; nothing was trained`;
 }
 
-function describeTasks(tasks: readonly { task_id: string; state: string | null }[]): string {
-  return tasks.map(({ task_id: id, state }) => `${id} ${state}`).join(', ');
+function runSeconds(run: DagRun): string {
+  return ((Date.parse(run.end_date ?? '') - Date.parse(run.start_date ?? '')) / 1000).toFixed(1);
 }

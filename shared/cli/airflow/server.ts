@@ -15,13 +15,21 @@ export type Component = (typeof components)[number];
 
 const startTimeoutMs = 180_000;
 const stopTimeoutMs = 60_000;
-const user = 'admin';
-
-/** Airflow's four processes on this machine, with a database of their own. */
-export interface AirflowServer {
+/** Where an Airflow is, and who may use it. */
+export interface AirflowAddress {
   url: string;
   user: string;
   password: string;
+}
+
+/** @param port any free one when not given */
+export async function chooseAddress(port?: number): Promise<AirflowAddress> {
+  const url = `http://127.0.0.1:${port ?? (await freePort())}`;
+  return { url, user: 'admin', password: randomBytes(12).toString('hex') };
+}
+
+/** Airflow's four processes on this machine, with a database of their own. */
+export interface AirflowServer extends AirflowAddress {
   api: AirflowApi;
   /** Starts what does not run, and waits until it is healthy. */
   start(...which: Component[]): Promise<void>;
@@ -35,16 +43,13 @@ export interface AirflowServer {
  * Makes a private Airflow: LocalExecutor, SQLite, one account. Nothing runs yet.
  *
  * @param env as {@link airflowEnv} makes it
- * @param port of the API server; any free one when not given
  */
 export async function makeAirflow(
   python: string,
   env: Readonly<Record<string, string>>,
-  port?: number,
+  { url, user, password }: AirflowAddress,
 ): Promise<AirflowServer> {
   const home = env.AIRFLOW_HOME ?? '';
-  const url = `http://127.0.0.1:${port ?? (await freePort())}`;
-  const password = randomBytes(12).toString('hex');
   await mkdir(home, { recursive: true });
   const passwords = join(home, 'passwords.json');
   await writeFile(passwords, JSON.stringify({ [user]: password }), { mode: 0o600 });
@@ -52,7 +57,6 @@ export async function makeAirflow(
     ...env,
     AIRFLOW__CORE__EXECUTOR: 'LocalExecutor',
     AIRFLOW__CORE__PARALLELISM: '4',
-    AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION: 'False',
     AIRFLOW__CORE__EXECUTION_API_SERVER_URL: `${url}/execution/`,
     AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS: `${user}:admin`,
     AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE: passwords,

@@ -1,11 +1,11 @@
 import { expect, test } from 'vitest';
 import type { StepRun } from '../../stores/steps.ts';
 import type { TaskInstance } from './api.ts';
-import { formatTimings, timingsOf } from './timings.ts';
+import { formatOverhead, formatTimings, timingsOf } from './timings.ts';
 
 const at = (seconds: number) => new Date(Date.UTC(2026, 0, 1) + seconds * 1000).toISOString();
-const task = (id: string, endS: number | null, tries = 1): TaskInstance => ({
-  ...{ task_id: id, state: 'success', try_number: tries, start_date: at(0) },
+const task = (id: string, startS: number, endS: number | null, tries = 1): TaskInstance => ({
+  ...{ task_id: id, map_index: -1, state: 'success', try_number: tries, start_date: at(startS) },
   end_date: endS === null ? null : at(endS),
 });
 const step = (name: string, startS: number, endS: number, attempt = 1): [string, StepRun] => [
@@ -14,28 +14,30 @@ const step = (name: string, startS: number, endS: number, attempt = 1): [string,
 ];
 const run = { dag_run_id: 'r', state: 'success', start_date: at(0), end_date: at(30) };
 
-test('a step counts from the end of the one before, and its overhead is what the function did not take', () => {
+test('a step counts from the end of the task before, and its overhead is what the function did not take', () => {
   const tasks = [
-    task('ingest', 2),
-    task('wait_ingest', 10, 2),
-    task('preprocess', 11),
-    task('wait_preprocess', 16),
+    ...[task('request', 0, 1), task('ingest', 1, 3), task('wait_ingest', 4, 11, 2)],
+    ...[task('preprocess', 12, 13), task('wait_preprocess', 13, 17)],
+    ...[task('gate', 17, 20), task('deploy', 20, 22), task('wait_deploy', 22, 25)],
   ];
-  const ledger = new Map([step('ingest', 1, 8, 3), step('preprocess', 11, 15)]);
+  const ledger = new Map([step('ingest', 2, 9, 3), step('preprocess', 12, 16), step('deploy', 21, 22)]);
   const timings = timingsOf(run, tasks, ledger);
-  expect(timings).toEqual([
-    { step: 'ingest', throughAirflowS: 10, itselfS: 7, overheadS: 3, tries: 2, attempts: 3 },
-    { step: 'preprocess', throughAirflowS: 6, itselfS: 4, overheadS: 2, tries: 1, attempts: 1 },
+  expect(timings.map(({ step: name, overheadS }) => [name, overheadS])).toEqual([
+    ['ingest', 3],
+    ['preprocess', 2],
+    ['deploy', 4],
   ]);
   expect(formatTimings(timings).split('\n')).toEqual([
-    'step        through Airflow s  step itself s  overhead s  tries  attempts',
-    'ingest                   10.0            7.0         3.0      2         3',
-    'preprocess                6.0            4.0         2.0      1         1',
+    'step        submit s  wait s  through Airflow s  step itself s  overhead s  tries  attempts',
+    'ingest           2.0     7.0               10.0            7.0         3.0      2         3',
+    'preprocess       1.0     4.0                6.0            4.0         2.0      1         1',
+    'deploy           2.0     3.0                5.0            1.0         4.0      1         1',
   ]);
+  expect(formatOverhead(timings)).toBe('overhead of a step: mean 3.0 s, most 4.0 s; 1 of 3 under 3 s');
 });
 
 test('a step that was skipped or has not ended is left out', () => {
-  const tasks = [task('ingest', 2), task('wait_ingest', null)];
+  const tasks = [task('ingest', 0, 2), task('wait_ingest', 2, null)];
   expect(timingsOf(run, tasks, new Map([step('ingest', 1, 2)]))).toEqual([]);
   expect(timingsOf(run, tasks, new Map())).toEqual([]);
 });
