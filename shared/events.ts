@@ -132,15 +132,15 @@ export const canaryOverrides = z.strictObject({
 });
 
 const driftFinding = z.object({
-  kind: z.enum(['input', 'embedding', 'prediction', 'confidence']),
+  kind: z.enum(['input', 'embedding', 'prediction', 'confidence', 'performance']),
   feature: z.string(),
-  test: z.enum(['kolmogorov-smirnov', 'domain-classifier', 'chi-squared']),
+  test: z.enum(['kolmogorov-smirnov', 'domain-classifier', 'chi-squared', 'fisher-exact']),
   pValue: z.number().min(0).max(1),
   effect: z.number(),
   leastEffect: z.number(),
   drifted: z.boolean(),
   psi: z.number().optional(),
-  /** Medians, or shares of labels. */
+  /** Medians, shares of labels, or of right answers. */
   reference: z.union([z.number(), z.record(z.string(), z.number())]),
   window: z.union([z.number(), z.record(z.string(), z.number())]),
 });

@@ -22,6 +22,8 @@ export const monitorSettings = storeSettings.pick({ DATABASE_URL: true }).extend
   TRIGGERS_DIR: z.string().min(1).optional(),
   /** Different photos that a check for drift wants; so many new answers start one. */
   DRIFT_WINDOW: count(50).default(200),
+  /** Reviewed feedback from which on it is held against the test split; 0: never. */
+  DRIFT_MIN_REVIEWED: count().default(30),
   /** Chance of any false alarm while one model serves, over all checks together. */
   DRIFT_FALSE_ALARMS: z.coerce.number().positive().max(0.5).default(0.05),
   /** What an alarm does: has a model trained anew, or only tells. */

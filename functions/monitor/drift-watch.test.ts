@@ -10,7 +10,7 @@ import { encodeBinary } from '../../shared/function/cloudevents.ts';
 import { type FixtureSink, startSink } from '../../shared/function/fixtures/sink.ts';
 import { startFunction } from '../../shared/function/testing.ts';
 import { writeReference } from '../../shared/stores/drift-reference.ts';
-import { promoteChampion } from '../../shared/stores/models.ts';
+import { promoteChampion, writeEvaluation } from '../../shared/stores/models.ts';
 import { type TestStores, testStores } from '../../shared/stores/testing.ts';
 import { storeDrawnDataset, storeDrawnModel } from '../../shared/stores/testing-models.ts';
 import { normal, seededRandom } from '../../shared/vision/random.ts';
@@ -204,5 +204,42 @@ describe('monitor and drift', () => {
     const [next] = await watched(many(200, -1.5), { DRIFT_RETRAIN_MIN_LABELS: '0' });
     expect(next).toMatchObject({ ordinal: 3, report: { drifted: true }, decision: { action: 'wait' } });
     expect(notices().map(({ type }) => type)).toEqual(['dev.dandelion.drift.detected.v1']);
+  });
+
+  it('tells when the champion is right less often than on its test split, by what people reviewed', async () => {
+    await stores.db`delete from predictions`;
+    const found = {
+      ...{ images: 40, accuracy: 0.95, ece: 0.02, rocAuc: 0.99, perClass: {} },
+      ...{ interval: [0.83, 0.99] as [number, number] },
+    };
+    await writeEvaluation(stores.objects, model, version, {
+      ...{
+        schemaVersion: 1,
+        evaluatedAt: new Date().toISOString(),
+        approved: true,
+        checks: [],
+        champion: null,
+      },
+      ...{
+        metrics: found,
+        confusion: [
+          [19, 1],
+          [1, 19],
+        ],
+      },
+    });
+    const review = async (count: number, label: string) => stores.db`
+      insert into feedback (id, prediction, client, model, version, predicted, label, status, reviewed_at)
+      select ${label} || n, ${label} || n, '', ${model}, ${version}, 'grass', ${label}, 'accepted', now()
+      from generate_series(1, ${count}) n`;
+    await review(10, 'grass');
+    await review(15, 'dandelion');
+    const wanted = { DRIFT_MIN_REVIEWED: '26' };
+    const [early] = await watched(many(200), wanted);
+    expect(early?.report).toMatchObject({ drifted: false });
+    await review(1, 'daisy');
+    const [late] = await watched(many(200), wanted);
+    const performance = { kind: 'performance', reference: 0.95, window: 10 / 26, drifted: true };
+    expect(late?.report).toMatchObject({ drifted: true, findings: [performance, ...new Array(5).fill({})] });
   });
 });

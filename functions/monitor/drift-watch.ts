@@ -22,6 +22,7 @@ import type { ObjectStore } from '../../shared/stores/objects.ts';
 import { detectDrift, levelOfCheck, type ObservedPhoto } from '../../shared/vision/drift.ts';
 import { SKETCH } from '../../shared/vision/sketch.ts';
 import type { MonitorSettings } from './config.ts';
+import { measurePerformance } from './performance.ts';
 import { DAY_MS, decideRetraining } from './retrain-policy.ts';
 
 /** Looks whether what the champion is asked, and what it answers, is still what it was trained on. */
@@ -136,7 +137,12 @@ export function createDriftWatch({ db, objects, sink }: Stores, settings: Monito
     }
     const ordinal = (last?.ordinal ?? 0) + 1;
     const level = levelOfCheck(settings.DRIFT_FALSE_ALARMS, ordinal);
-    const report = detectDrift(reference, photos, { level, seed: ordinal });
+    const performance = await measurePerformance(
+      { db, objects },
+      { model, version },
+      settings.DRIFT_MIN_REVIEWED,
+    );
+    const report = detectDrift(reference, photos, { level, seed: ordinal, performance });
     const undecided = report.drifted ? ({ action: 'wait', reason: 'just seen' } as const) : null;
     const found = { model, version, ordinal, windowFrom: from, windowUntil: until, report };
     if (!(await storeDriftCheck(db, { ...found, decision: undecided })))

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { chiSquaredTail, kolmogorovTail, normalTail } from './distributions.ts';
+import { chiSquaredTail, hypergeometricHead, kolmogorovTail, normalTail } from './distributions.ts';
 
 // Values of tables and of SciPy 1.17 (chi2.sf, norm.sf, kstwobign.sf).
 describe('tails of distributions', () => {
@@ -30,5 +30,17 @@ describe('tails of distributions', () => {
     [4, 2.532833109818835e-14],
   ])('Kolmogorov: P(K >= %f) is %f', (lambda, tail) => {
     expect(kolmogorovTail(lambda) / tail).toBeCloseTo(1, 4);
+  });
+
+  // SciPy's fisher_exact with alternative="less".
+  it.each([
+    [20, 30, 45, 47, 0.000956008891867631],
+    [28, 30, 45, 47, 0.508736213999372],
+    [30, 30, 45, 47, 1],
+    [0, 20, 900, 1000, 5.818422542445573e-20],
+    [850, 1000, 940, 1000, 2.3048022261992617e-11],
+  ])('hypergeometric: at most %i of %i where %i of %i others are', (value, drawn, others, rest, head) => {
+    const found = hypergeometricHead(value, { drawn, marked: value + others, total: drawn + rest });
+    expect(found / head).toBeCloseTo(1, 6);
   });
 });

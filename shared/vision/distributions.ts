@@ -51,6 +51,27 @@ function upperGamma(shape: number, x: number): number {
   return fraction * scale;
 }
 
+/** Natural logarithm of the number of ways to choose `k` of `n`. */
+function logChoose(n: number, k: number): number {
+  return logGamma(n + 1) - logGamma(k + 1) - logGamma(n - k + 1);
+}
+
+/**
+ * Probability that of `drawn` things, taken without looking out of `total` of which `marked` are marked, at most `value`
+ * are marked (hypergeometric distribution).
+ */
+export function hypergeometricHead(
+  value: number,
+  { drawn, marked, total }: { drawn: number; marked: number; total: number },
+): number {
+  const all = logChoose(total, drawn);
+  let sum = 0;
+  for (let k = Math.max(0, drawn + marked - total); k <= value; k += 1) {
+    sum += Math.exp(logChoose(marked, k) + logChoose(total - marked, drawn - k) - all);
+  }
+  return Math.min(1, sum);
+}
+
 /** Probability that a chi-squared number of so many degrees of freedom is at least `value`. */
 export function chiSquaredTail(value: number, degrees: number): number {
   return upperGamma(degrees / 2, value / 2);

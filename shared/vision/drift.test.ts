@@ -36,6 +36,18 @@ describe('detectDrift', () => {
     expect(drifted(reference, photos(random, 200, change))).toEqual([feature]);
   });
 
+  it.each([
+    [20, true],
+    [28, false],
+  ])('holds how often the model was right against its test split: %i of 30', (right, fell) => {
+    const performance = { tested: { right: 45, total: 47 }, reviewed: { right, total: 30 } };
+    const report = detectDrift(reference, photos(random, 200), { level: 0.05, seed: 1, performance });
+    expect(report.findings.find(({ kind }) => kind === 'performance')).toMatchObject({
+      ...{ feature: 'accuracy', test: 'fisher-exact', reference: 45 / 47, window: right / 30 },
+      drifted: fell,
+    });
+  });
+
   it('keeps its level over all its tests together', () => {
     const looks = 400;
     const alarms = Array.from({ length: looks }, () =>

@@ -1,6 +1,13 @@
 import { domainClassifier } from './domain-classifier.ts';
 import { seededRandom } from './random.ts';
-import { kolmogorovSmirnov, populationStabilityIndex, sameMix, type TwoSampleResult } from './two-sample.ts';
+import {
+  type AnswerCount,
+  kolmogorovSmirnov,
+  populationStabilityIndex,
+  rightLessOften,
+  sameMix,
+  type TwoSampleResult,
+} from './two-sample.ts';
 
 /** A photo as far as drift goes: what it measures, and what the model said of it. */
 export interface ObservedPhoto {
@@ -16,14 +23,14 @@ export interface ObservedPhoto {
 
 type PhotoSample = readonly ObservedPhoto[];
 
-export type DriftKind = 'input' | 'embedding' | 'prediction' | 'confidence';
+export type DriftKind = 'input' | 'embedding' | 'prediction' | 'confidence' | 'performance';
 
 /** What one test found. */
 export interface DriftFinding {
   kind: DriftKind;
   /** The statistic tested, or the kind once more. */
   feature: string;
-  test: 'kolmogorov-smirnov' | 'domain-classifier' | 'chi-squared';
+  test: 'kolmogorov-smirnov' | 'domain-classifier' | 'chi-squared' | 'fisher-exact';
   pValue: number;
   /** Size of the difference as the test measures it, and the least that counts. */
   effect: number;
@@ -32,7 +39,7 @@ export interface DriftFinding {
   drifted: boolean;
   /** Population stability index of a statistic or of the confidence. */
   psi?: number;
-  /** Medians, or shares of the labels. */
+  /** Medians, shares of the labels, or of right answers. */
   reference: number | Record<string, number>;
   window: number | Record<string, number>;
 }
@@ -48,30 +55,37 @@ export interface DriftReport {
 
 /**
  * Differences below these are of no consequence, however many photos prove them: a tenth of the photos on the other side
- * of some value, a tenth that changed class, a classifier that is hardly better than chance.
+ * of some value, a tenth that changed class, a classifier that is hardly better than chance, a twentieth more wrong answers.
  */
 const LEAST_EFFECT = {
   'kolmogorov-smirnov': 0.1,
   'chi-squared': 0.1,
   'domain-classifier': 0.6,
+  'fisher-exact': 0.05,
 } as const;
 
 /** Photos with a sketch that each side needs for the domain classifier. */
 const LEAST_SKETCHES = 40;
 
+/** How often a model was right: on its test split, and since it serves by what people said and others reviewed. */
+export interface Performance {
+  tested: AnswerCount;
+  reviewed: AnswerCount;
+}
+
 /**
  * Holds a window of photos that were answered against the reference of the model that answered them: each image
- * statistic, the sketch of the features, the mix of answers and the confidence. All tests share one level by Holm's
+ * statistic, the sketch of the features, the mix of answers, the confidence and, where it is known, how often the model is right. All tests share one level by Holm's
  * method (S. Holm, "A simple sequentially rejective multiple test procedure", 1979), which holds however the tests
  * depend on each other: when nothing has changed, the chance that any of them speaks up is at most `level`.
  *
- * @param level see {@link levelOfCheck}
- * @param seed deals photos to the halves of the domain classifier
+ * @param options.level see {@link levelOfCheck}
+ * @param options.seed deals photos to the halves of the domain classifier
  */
 export function detectDrift(
   reference: PhotoSample,
   window: PhotoSample,
-  { level, seed }: { level: number; seed: number },
+  { level, seed, performance }: { level: number; seed: number; performance?: Performance | undefined },
 ): DriftReport {
   const found = [
     ...statisticsOf(reference, window).map((name) =>
@@ -85,6 +99,7 @@ export function detectDrift(
       reference.map(({ confidence }) => confidence),
       window.map(({ confidence }) => confidence),
     ),
+    ...(performance === undefined ? [] : [comparePerformance(performance)]),
   ];
   const findings = byHolm(found, level);
   return {
@@ -158,6 +173,15 @@ function compareSketches(reference: PhotoSample, window: PhotoSample, seed: numb
       ...{ reference: before.length, window: now.length },
     },
   ];
+}
+
+function comparePerformance({ tested, reviewed }: Performance): Found {
+  const test = 'fisher-exact';
+  return {
+    ...{ kind: 'performance', feature: 'accuracy', test },
+    ...{ ...rightLessOften(tested, reviewed), leastEffect: LEAST_EFFECT[test] },
+    ...{ reference: tested.right / tested.total, window: reviewed.right / reviewed.total },
+  };
 }
 
 function byHolm(found: readonly Found[], level: number): DriftFinding[] {

@@ -1,4 +1,4 @@
-import { chiSquaredTail, kolmogorovTail, normalTail } from './distributions.ts';
+import { chiSquaredTail, hypergeometricHead, kolmogorovTail, normalTail } from './distributions.ts';
 
 /** What a test of two samples says: how unlikely such a difference is by chance, and how large it is. */
 export interface TwoSampleResult {
@@ -28,6 +28,28 @@ export function kolmogorovSmirnov(one: ArrayLike<number>, other: ArrayLike<numbe
   }
   const root = Math.sqrt((a.length * b.length) / (a.length + b.length));
   return { pValue: kolmogorovTail((root + 0.12 + 0.11 / root) * distance), effect: distance };
+}
+
+/** How many of some answers were right. */
+export interface AnswerCount {
+  right: number;
+  total: number;
+}
+
+/**
+ * Fisher's exact test, one-sided: whether answers are right less often than they were. Its effect is by how much the share
+ * of right answers fell, negative where it rose.
+ *
+ * Source: R. A. Fisher, "On the interpretation of chi-squared from contingency tables, and the calculation of P" (1922).
+ */
+export function rightLessOften(before: AnswerCount, now: AnswerCount): TwoSampleResult {
+  if (before.total === 0 || now.total === 0) return { pValue: 1, effect: 0 };
+  const pValue = hypergeometricHead(now.right, {
+    drawn: now.total,
+    marked: before.right + now.right,
+    total: before.total + now.total,
+  });
+  return { pValue, effect: before.right / before.total - now.right / now.total };
 }
 
 const PSI_BINS = 10;
