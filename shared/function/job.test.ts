@@ -121,6 +121,12 @@ describe('a job', () => {
     expect(await runOf(left)).toMatchObject({ leaseOwner: 'dead', attempt: 1 });
   });
 
+  it('finds the event where the path names the folder it is in, as Knative Eventing 1.15.0 has it', async () => {
+    const event = delivered('folder');
+    expect(await run(event, { K_EVENT_PATH: folder })).toBe(0);
+    expect(await runOf(event)).toMatchObject({ status: 'succeeded' });
+  });
+
   it.each([
     ['a file that is not there', { K_EVENT_PATH: '/nowhere/event' }],
     ['no broker', { K_SINK: undefined, RESULT_DELIVERY: undefined }],

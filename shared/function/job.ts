@@ -1,4 +1,5 @@
-import { readFile } from 'node:fs/promises';
+import { readFile, stat } from 'node:fs/promises';
+import { join } from 'node:path';
 import type { Logger } from 'pino';
 import { z } from 'zod';
 import { count, type Environment, readConfig } from '../config.ts';
@@ -104,12 +105,17 @@ export async function runJob(module: FunctionModule, options: JobOptions): Promi
 }
 
 async function readEvent(path: string): Promise<Event> {
-  const bytes = await readFile(path).catch((cause: unknown) => {
+  const bytes = await readEventFile(path).catch((cause: unknown) => {
     throw new DandelionError('bad-config', `K_EVENT_PATH names ${path}, which cannot be read.`, { cause });
   });
   const [event] = decodeEvents({ 'content-type': 'application/cloudevents+json' }, bytes)?.events ?? [];
   if (event === undefined) throw new DandelionError('bad-config', `${path} holds no CloudEvent.`);
   return event;
+}
+
+/** Knative Eventing 1.15.0 names the folder that the file is in (cmd/jobsink/main.go). */
+async function readEventFile(path: string): Promise<Buffer> {
+  return readFile((await stat(path)).isDirectory() ? join(path, 'event') : path);
 }
 
 /** The outcome of the run, wherever it is worked out; `undefined` when this process was told to stop before. */
