@@ -12,14 +12,17 @@ import { dispatcherRestart, poison } from './stages/broker.ts';
 import { chain } from './stages/chain.ts';
 import { chaos } from './stages/chaos.ts';
 import { coldStart } from './stages/cold-start.ts';
+import { longTraining } from './stages/long.ts';
 import { rollout } from './stages/rollout.ts';
+import { storeOutage } from './stages/store-outage.ts';
 import { warm } from './stages/warm.ts';
 import { formatRows, type Row, row } from './table.ts';
 import { openIngress } from './traffic.ts';
 
 /** In this order; the first one makes the model that the others work with. */
 const stages: Record<string, Stage> = {
-  ...{ chain, warm, 'cold-start': coldStart, rollout, poison, dispatcher: dispatcherRestart, chaos },
+  ...{ chain, warm, 'cold-start': coldStart, 'store-outage': storeOutage, rollout },
+  ...{ poison, dispatcher: dispatcherRestart, long: longTraining, chaos },
 };
 
 const usage = `npm run test:e2e -- [stage ...]     all of: ${Object.keys(stages).join(', ')}

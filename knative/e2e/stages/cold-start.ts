@@ -8,7 +8,7 @@ import { quantile } from '../traffic.ts';
 const COPIES = 3;
 const TO_ZERO_TIMEOUT_MS = 180_000;
 /** As soon as Knative allows; how a function starts does not depend on it. */
-const quickToZero = {
+export const quickToZero = {
   'autoscaling.knative.dev/window': '6s',
   'autoscaling.knative.dev/scale-to-zero-pod-retention-period': '0s',
   'autoscaling.knative.dev/min-scale': '0',
@@ -19,7 +19,8 @@ require('node:http').createServer((request, response) => {
   request.resume().on('end', () => response.end('hello'));
 }).listen(process.env.PORT);`;
 
-interface Template {
+/** Of a Service's revisions, as far as it is made again here. */
+export interface Template {
   metadata: { name?: string; labels?: Record<string, string>; annotations?: Record<string, string> };
   spec: { containers: { image: string; command?: string[]; args?: string[] }[] };
 }
@@ -116,7 +117,8 @@ async function startOf(
   return undefined;
 }
 
-async function untilZero({ cluster }: Suite, name: string): Promise<void> {
+/** Waits until a Service has no pod, not even one that ends. */
+export async function untilZero({ cluster }: Suite, name: string): Promise<void> {
   const { core, namespace } = cluster;
   const labelSelector = `serving.knative.dev/service=${name}`;
   const isAtZero = async () =>
