@@ -47,9 +47,11 @@ function constant(graph: OnnxGraph, name: string | undefined): Constant {
   const wholes = isConstantScaling(graph, maker) ? initializer(graph, maker?.input[0]) : undefined;
   if (wholes === undefined) throw unsupported(`"${name}" that is no constant`);
   const scales = constant(graph, maker?.input[1]).data;
-  const numbers = wholesOf(wholes);
-  const perScale = numbers.length / scales.length;
-  const data = Float32Array.from(numbers, (whole, i) => whole * (scales[Math.floor(i / perScale)] ?? 0));
+  const data = new Float32Array(wholesOf(wholes));
+  const perScale = data.length / scales.length;
+  for (const [channel, scale] of scales.entries()) {
+    for (let i = channel * perScale; i < (channel + 1) * perScale; i += 1) data[i] = (data[i] ?? 0) * scale;
+  }
   return { dims: wholes.dims, data };
 }
 
