@@ -1,5 +1,6 @@
 import { execFile } from 'node:child_process';
-import { cp, mkdtemp, rm } from 'node:fs/promises';
+import { constants } from 'node:fs';
+import { copyFile, cp, mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
@@ -18,14 +19,20 @@ beforeAll(async () => {
     recursive: true,
     verbatimSymlinks: true,
   });
+  // The user of the image may not look into the folder that this Node lies in.
+  await copyFile(process.execPath, join(folder, 'node'), constants.COPYFILE_FICLONE);
 });
 afterAll(() => rm(folder, { recursive: true, force: true }));
 
 it('starts from compiled code where an image has the bundle, as the user of the image', async () => {
   if (!isRoot) process.stderr.write('only root can become the user of the image: run as oneself instead\n');
-  const { stdout, stderr } = await run(process.execPath, [join(folder, 'app/index.mjs'), '--compile-only'], {
-    ...(isRoot && { uid: IMAGE_USER, gid: IMAGE_USER }),
-    env: { PATH: process.env.PATH, NODE_DEBUG_NATIVE: 'COMPILE_CACHE' },
-  });
+  const { stdout, stderr } = await run(
+    join(folder, 'node'),
+    [join(folder, 'app/index.mjs'), '--compile-only'],
+    {
+      ...(isRoot && { uid: IMAGE_USER, gid: IMAGE_USER }),
+      env: { PATH: process.env.PATH, NODE_DEBUG_NATIVE: 'COMPILE_CACHE' },
+    },
+  );
   expect(stdout + stderr).toMatch(/app\/function\.mjs was accepted/);
 });
