@@ -27,6 +27,10 @@ export const modelName = z
   .string()
   .regex(/^[a-z][a-z0-9-]{0,39}$/, 'use lower-case letters, digits and "-", starting with a letter');
 
+/** How a backbone keeps its weights, and what flows between its layers. */
+export const precisions = ['int8', 'float32'] as const;
+export type Precision = (typeof precisions)[number];
+
 /** What turns photos into features. */
 export const extractorSettings = z.object({
   /**
@@ -35,7 +39,7 @@ export const extractorSettings = z.object({
    */
   BACKBONE_URI: z.string().optional(),
   /** What weights are converted to: `int8` (the default) takes half the time and a quarter of the memory of `float32`. */
-  BACKBONE_PRECISION: z.enum(['int8', 'float32']).optional(),
+  BACKBONE_PRECISION: z.enum(precisions).optional(),
 });
 export type ExtractorSettings = z.infer<typeof extractorSettings>;
 

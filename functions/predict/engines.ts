@@ -36,8 +36,8 @@ const RETRY_AFTER_MS = 10_000;
 /**
  * A lone photo is run on all cores at once, here and now: nobody else is kept waiting, and it is answered soonest.
  * Photos that come together are shared out to threads of one core each, opened when first needed. Measured with
- * EfficientNet-Lite0 in floats on two cores: one photo takes 5.2 ms on two and 8.7 ms on one, so side by side is 19 % more photos
- * a second. Batches would win nothing: eight at once take 9.4 ms of one core each.
+ * EfficientNet-Lite0 in floats on two cores: one photo takes 5.2 ms on two and 8.7 ms on one, so side by side is 19 %
+ * more photos a second. Batches would win nothing: eight at once take 9.4 ms of one core each.
  */
 export function createEngines(model: ServedModel, { threads, startThread, log }: EnginesOptions): Engines {
   let places: Place[] = [];

@@ -1,7 +1,8 @@
 import type { Logger } from 'pino';
 import { z } from 'zod';
+import type { Precision } from '../config.ts';
 import { DandelionError } from '../errors.ts';
-import { backboneGraph, type Precision } from '../vision/backbone.ts';
+import { backboneGraph } from '../vision/backbone.ts';
 import { openEngine } from '../vision/engine.ts';
 import { readStateDict } from '../vision/torch.ts';
 import { isZip, readZip } from '../vision/zip.ts';

@@ -54,8 +54,9 @@ export interface DriftReport {
 }
 
 /**
- * Differences below these are of no consequence, however many photos prove them: a tenth of the photos on the other side
- * of some value, a tenth that changed class, a classifier that is hardly better than chance, a twentieth more wrong answers.
+ * Differences below these are of no consequence, however many photos prove them: a tenth of the photos on the other
+ * side of some value, a tenth that changed class, a classifier that is hardly better than chance, a twentieth more wrong
+ * answers.
  */
 const LEAST_EFFECT = {
   'kolmogorov-smirnov': 0.1,
@@ -75,8 +76,8 @@ export interface Performance {
 
 /**
  * Holds a window of photos that were answered against the reference of the model that answered them: each image
- * statistic, the sketch of the features, the mix of answers, the confidence and, where it is known, how often the model is right. All tests share one level by Holm's
- * method (S. Holm, "A simple sequentially rejective multiple test procedure", 1979), which holds however the tests
+ * statistic, the sketch of the features, the mix of answers, the confidence and, where it is known, how often the model
+ * is right. All tests share one level by Holm's method (S. Holm, "A simple sequentially rejective multiple test procedure", 1979), which holds however the tests
  * depend on each other: when nothing has changed, the chance that any of them speaks up is at most `level`.
  *
  * @param options.level see {@link levelOfCheck}

@@ -97,9 +97,9 @@ function kernelOf(compiler: Compiler, name: string | undefined, depthwise: boole
 }
 
 /**
- * Between which values an operation cuts off what it reads; undefined for one that does something else. Bytes cut off what
- * they cannot say. That they round as well is left out: in floats it would cost five times the time of the network, and what
- * it changes is noise.
+ * Between which values an operation cuts off what it reads; undefined for one that does something else. Bytes cut off
+ * what they cannot say. That they round as well is left out: in floats it would cost five times the time of the network,
+ * and what it changes is noise.
  */
 function limitsOf(graph: OnnxGraph, node: OnnxNode): { low: number; high: number } | undefined {
   if (node.opType === 'QuantizeLinear') {

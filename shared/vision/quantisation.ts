@@ -19,8 +19,8 @@ export interface GraphPart {
 }
 
 /**
- * Within this many standard deviations of its mean a channel is taken to stay, as in data-free quantisation (Nagel et al.,
- * 2019, https://arxiv.org/abs/1906.04721, section 5): the batch normalisation knows both, so no photo is needed.
+ * Within this many standard deviations of its mean a channel is taken to stay, as in data-free quantisation (Nagel et
+ * al., 2019, https://arxiv.org/abs/1906.04721, section 5): the batch normalisation knows both, so no photo is needed.
  */
 const DEVIATIONS = 6;
 

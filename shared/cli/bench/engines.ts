@@ -1,10 +1,10 @@
 import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
 import { z } from 'zod';
+import { type Precision, precisions } from '../../config.ts';
 import { DandelionError } from '../../errors.ts';
 import { graphKey, loadBackbone } from '../../stores/backbones.ts';
 import { openObjects } from '../../stores/objects.ts';
-import { type Precision, precisions } from '../../vision/backbone.ts';
 import { residentMegabytes } from './resident.ts';
 import type { Stage } from './stage.ts';
 import { median, ratioOf, summarise } from './statistics.ts';
