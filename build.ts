@@ -74,6 +74,23 @@ const namedOnDemand: Plugin = {
 };
 
 /**
+ * An ES module's import of node:http reads all of its properties and so loads undici, behind its WebSocket: 12 ms of each
+ * start. Who requires it gets it as it is.
+ */
+const requiredHttp: Plugin = {
+  name: 'required-http',
+  setup({ onResolve, onLoad }) {
+    const namespace = 'required';
+    onResolve({ filter: /^(node:)?http$/ }, ({ kind }) =>
+      kind === 'import-statement' ? { path: 'node:http', namespace } : undefined,
+    );
+    onLoad({ filter: /.*/, namespace }, ({ path }) => ({
+      contents: `module.exports = process.getBuiltinModule(${JSON.stringify(path)});`,
+    }));
+  },
+};
+
+/**
  * What `node index.mjs` runs: the bundle, from V8's compiled code where there is some that fits this Node
  * (https://nodejs.org/api/module.html#module-compile-cache). Compiling predict took 130 ms of each start. The code is found
  * by names relative to its folder, since an image has the bundle elsewhere than this machine.
@@ -221,7 +238,7 @@ async function bundle(folder: string, name: string, contents: string): Promise<M
     sourcesContent: false,
     metafile: true,
     logLevel: 'warning',
-    plugins: [namedOnDemand, shakableAws],
+    plugins: [namedOnDemand, shakableAws, requiredHttp],
     external: [...Object.keys(nativePackages), ...optionalPackages],
     define: {
       'process.env.PRODUCT_VERSION': JSON.stringify(productVersion),

@@ -33,3 +33,16 @@ export function measure(source: AsyncIterable<Uint8Array>, signal?: AbortSignal)
     fault: () => fault,
   };
 }
+
+/**
+ * Reads a body whole.
+ *
+ * @throws Error when it ends before its announced size
+ */
+export async function gather(body: AsyncIterable<Uint8Array>, sizeBytes = 0): Promise<Buffer> {
+  const chunks: Uint8Array[] = [];
+  for await (const chunk of body) chunks.push(chunk);
+  const bytes = Buffer.concat(chunks);
+  if (bytes.byteLength >= sizeBytes) return bytes;
+  throw new Error(`the answer broke off after ${bytes.byteLength} of ${sizeBytes} bytes`);
+}

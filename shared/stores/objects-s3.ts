@@ -14,24 +14,15 @@ import {
   S3Client,
   type S3ClientConfig,
 } from '@aws-sdk/client-s3';
-import type { ObjectSettings } from '../config.ts';
 import { DandelionError } from '../errors.ts';
 import { checkKey, objectMissing } from './object-keys.ts';
-import { measure } from './object-streams.ts';
+import { gather, measure } from './object-streams.ts';
 import type { ObjectStore } from './objects.ts';
+import { CONNECT_WITHIN_MS, type ServerSettings, SILENT_FOR_MS } from './objects-s3-settings.ts';
 import { describeTrouble, isChecksumFault, lacksBucket, notS3, statusOf } from './objects-s3-trouble.ts';
-
-export type ServerSettings = Partial<ObjectSettings> & {
-  S3_ENDPOINT: string;
-  S3_BUCKET: string;
-  S3_REGION: string;
-};
 
 /** A server that restarts is back within these tries; the SDK waits longer before each. */
 const TRIES = 5;
-const CONNECT_WITHIN_MS = 3000;
-/** A connection on which nothing moves for so long is given up. */
-const SILENT_FOR_MS = 20_000;
 /** Of a multipart upload; S3 allows 10 000 parts, so 160 GB. */
 const PART_BYTES = 16 * 1024 * 1024;
 const PARTS_AT_ONCE = 3;
@@ -305,13 +296,4 @@ function clientConfig(settings: ServerSettings): S3ClientConfig {
     // Without them the SDK looks in files and asks metadata services.
     ...(isGiven ? { credentials } : {}),
   };
-}
-
-/** Reads a body whole; of known length it is copied once. */
-async function gather(body: AsyncIterable<Uint8Array>, sizeBytes = 0): Promise<Buffer> {
-  const chunks: Uint8Array[] = [];
-  for await (const chunk of body) chunks.push(chunk);
-  const bytes = Buffer.concat(chunks);
-  if (bytes.byteLength >= sizeBytes) return bytes;
-  throw new Error(`the answer broke off after ${bytes.byteLength} of ${sizeBytes} bytes`);
 }

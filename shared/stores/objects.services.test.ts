@@ -4,6 +4,7 @@ import { CreateBucketCommand, HeadBucketCommand, PutObjectCommand, S3Client } fr
 import { expect, it } from 'vitest';
 import { objectSettings, readConfig } from '../config.ts';
 import { openObjects } from './objects.ts';
+import { openS3 } from './objects-s3.ts';
 import { describeObjectStore } from './testing-objects.ts';
 import { describeService } from './testing-services.ts';
 
@@ -20,6 +21,8 @@ describeService('S3_ENDPOINT', 'S3', () => {
   });
 
   describeObjectStore('the object store on S3', async () => opened());
+  const byTheSdk = { ...settings, S3_ENDPOINT: settings.S3_ENDPOINT ?? '', S3_BUCKET: freshBucket() };
+  describeObjectStore('the object store on S3, by the SDK alone', async () => openS3(byTheSdk));
 
   it('makes its bucket at whatever use comes first, many at once', async () => {
     const fresh = { S3_BUCKET: freshBucket() };

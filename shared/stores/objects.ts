@@ -3,6 +3,7 @@ import type { Readable } from 'node:stream';
 import type { ObjectSettings } from '../config.ts';
 import { DandelionError, type ErrorCode } from '../errors.ts';
 import { openFolder } from './objects-folder.ts';
+import type { ReadDirectly } from './objects-s3-direct.ts';
 
 /** Bytes under keys; the truth of photos, backbones and models. */
 export interface ObjectStore {
@@ -100,20 +101,24 @@ function openServer(
       `${missing} is not set, but its other half is: set both or neither.`,
     );
   }
-  // Loaded when it is used: a function on a folder does not pay for the client.
+  const server = { S3_REGION: 'us-east-1', ...settings };
+  // Both are loaded when they are used: a function on a folder pays for neither, one that only reads not for the SDK.
   let opened: Promise<ObjectStore> | undefined;
   const store = () => {
-    opened ??= import('./objects-s3.ts').then(({ openS3 }) =>
-      openS3({ S3_REGION: 'us-east-1', ...settings }),
-    );
+    opened ??= import('./objects-s3.ts').then(({ openS3 }) => openS3(server));
     return opened;
+  };
+  let openedReads: Promise<ReadDirectly | undefined> | undefined;
+  const reads = () => {
+    openedReads ??= import('./objects-s3-direct.ts').then(({ openDirectReads }) => openDirectReads(server));
+    return openedReads;
   };
   return {
     place: `the bucket ${bucket} at ${S3_ENDPOINT}`,
     bucket,
     put: async (...given) => (await store()).put(...given),
     putStream: async (...given) => (await store()).putStream(...given),
-    get: async (...given) => (await store()).get(...given),
+    get: async (key) => (await (await reads())?.(key)) ?? (await store()).get(key),
     getStream: async (...given) => (await store()).getStream(...given),
     head: async (...given) => (await store()).head(...given),
     async *list(prefix) {

@@ -28,6 +28,8 @@ const TOLERANCE = 1e-3;
 /** A graph that opens at once, and what shows whether it is right for this machine. */
 export interface OptimisedGraph {
   bytes: Uint8Array;
+  /** Hex SHA-256 of the graph it was made of: not the model's own any more when the model's files were written anew. */
+  graphDigest: string;
   /** @param probabilities that it gives for a black photo */
   isRight(probabilities: Float32Array): boolean;
 }
@@ -52,21 +54,28 @@ export async function storeOptimisedGraph(
   await objects.put(`${key}.json`, jsonBytes(optimised));
 }
 
-/** The graph optimised for machines like this one; undefined where nobody has made it, or it is not whole. */
+/**
+ * The graph optimised for machines like this one; undefined where nobody has made it, or it is not whole. A model's name is
+ * enough to look for it, so its record is fetched meanwhile.
+ */
 export async function findOptimisedGraph(
   objects: ObjectStore,
-  record: ModelRecord,
+  model: Pick<ModelRecord, 'name' | 'version'>,
 ): Promise<OptimisedGraph | undefined> {
-  const key = await keyOf(record);
+  const key = await keyOf(model);
   if (key === undefined) return undefined;
-  const found = (await readJson(objects, `${key}.json`, optimisedRecord))?.value;
-  if (found === undefined || found.graphDigest !== record.files[GRAPH_FILE]?.digest) return undefined;
-  const { bytes } = await objects.get(`${key}.ort`);
+  const [read, { bytes }] = await Promise.all([
+    readJson(objects, `${key}.json`, optimisedRecord),
+    objects.get(`${key}.ort`),
+  ]);
+  const found = read?.value;
+  if (found === undefined) return undefined;
   // Before native code reads them, for it takes offsets from them.
   if (createHash('sha256').update(bytes).digest('hex') !== found.digest) return undefined;
   const expected = found.blackProbabilities;
   return {
     bytes,
+    graphDigest: found.graphDigest,
     isRight: (probabilities) =>
       probabilities.length === expected.length &&
       probabilities.every((value, index) => Math.abs(value - (expected[index] ?? Number.NaN)) < TOLERANCE),
@@ -84,7 +93,7 @@ async function optimise(graph: Uint8Array): Promise<Buffer> {
   }
 }
 
-async function keyOf({ name, version }: ModelRecord): Promise<string | undefined> {
+async function keyOf({ name, version }: Pick<ModelRecord, 'name' | 'version'>): Promise<string | undefined> {
   const runtime = await onnxRuntimeVersion();
   if (runtime === undefined) return undefined;
   machine ??= describeMachine();

@@ -12,7 +12,7 @@ import {
 import { parseHead } from '../vision/head.ts';
 import { fetchModelFile, GRAPH_FILE, type ModelRecord, readModel, readModelFile } from './models.ts';
 import type { ObjectStore } from './objects.ts';
-import { findOptimisedGraph, storeOptimisedGraph } from './optimised-graph.ts';
+import { findOptimisedGraph, type OptimisedGraph, storeOptimisedGraph } from './optimised-graph.ts';
 
 /** A graph that `openEngine` takes. */
 export interface ServingGraph {
@@ -48,8 +48,11 @@ export async function openServedModel(
   options: EngineOptions = {},
 ): Promise<ServedModel> {
   try {
-    const record = await readModel(objects, name, version);
-    return (await openOptimised(objects, record, options)) ?? (await openStored(objects, record, options));
+    const [record, optimised] = await Promise.all([
+      readModel(objects, name, version),
+      findOptimisedGraph(objects, { name, version }).catch(() => undefined),
+    ]);
+    return (await openOptimised(record, optimised, options)) ?? (await openStored(objects, record, options));
   } catch (thrown) {
     const reason = toDandelionError(thrown).message;
     throw new DandelionError('model-broken', `Model ${name} ${version} cannot be loaded: ${reason}`, {
@@ -77,13 +80,11 @@ export async function prepareServedModel(
 }
 
 async function openOptimised(
-  objects: ObjectStore,
   record: ModelRecord,
+  found: OptimisedGraph | undefined,
   options: EngineOptions,
 ): Promise<ServedModel | undefined> {
-  if (!(GRAPH_FILE in record.files)) return undefined;
-  const found = await findOptimisedGraph(objects, record).catch(() => undefined);
-  if (found === undefined) return undefined;
+  if (found === undefined || found.graphDigest !== record.files[GRAPH_FILE]?.digest) return undefined;
   const { bytes, isRight } = found;
   try {
     const engine = await openEngine(bytes, { ...options, optimised: true });
