@@ -28,7 +28,7 @@ export const modelName = z
   .regex(/^[a-z][a-z0-9-]{0,39}$/, 'use lower-case letters, digits and "-", starting with a letter');
 
 /** How a backbone keeps its weights, and what flows between its layers. */
-export const precisions = ['int8', 'float32'] as const;
+export const precisions = ['int8', 'float16', 'float32'] as const;
 export type Precision = (typeof precisions)[number];
 
 /** What turns photos into features. */
@@ -38,7 +38,10 @@ export const extractorSettings = z.object({
    * `none`: classical features, without a backbone.
    */
   BACKBONE_URI: z.string().optional(),
-  /** What weights are converted to: `int8` (the default) takes half the time and a quarter of the memory of `float32`. */
+  /**
+   * What weights are converted to: `int8` (the default) takes half the time and a quarter of the memory of `float32`;
+   * `float16` is half as large as that in the store and the same in memory.
+   */
   BACKBONE_PRECISION: z.enum(precisions).optional(),
 });
 export type ExtractorSettings = z.infer<typeof extractorSettings>;

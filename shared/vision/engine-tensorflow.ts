@@ -2,7 +2,15 @@ import type { Tensor, Tensor4D } from '@tensorflow/tfjs-core';
 import { DandelionError } from '../errors.ts';
 import type { EngineCore } from './engine.ts';
 import { type GraphShape, graphNames } from './graph.ts';
-import { elementType, floatsOf, type OnnxGraph, type OnnxNode, type OnnxTensor, wholesOf } from './onnx.ts';
+import {
+  elementType,
+  floatsOf,
+  halvesOf,
+  type OnnxGraph,
+  type OnnxNode,
+  type OnnxTensor,
+  wholesOf,
+} from './onnx.ts';
 import { loadTensorFlow, type TensorFlowCore } from './tensorflow.ts';
 
 const NONE = new Float32Array();
@@ -39,25 +47,31 @@ function initializer(graph: OnnxGraph, name: string | undefined): OnnxTensor | u
   return graph.initializer.find((candidate) => candidate.name === name);
 }
 
-/** A float constant, or one that is made of whole numbers. */
+/** A float constant, or one that is made of half floats or whole numbers. */
 function constant(graph: OnnxGraph, name: string | undefined): Constant {
   const tensor = initializer(graph, name);
   if (tensor !== undefined) return { dims: tensor.dims, data: floatsOf(tensor) };
   const maker = graph.node.find((node) => name !== undefined && node.output[0] === name);
-  const wholes = isConstantScaling(graph, maker) ? initializer(graph, maker?.input[0]) : undefined;
-  if (wholes === undefined) throw unsupported(`"${name}" that is no constant`);
+  const source = isConstantConversion(graph, maker) ? initializer(graph, maker?.input[0]) : undefined;
+  if (source === undefined) throw unsupported(`"${name}" that is no constant`);
+  if (maker?.opType === 'Cast') return { dims: source.dims, data: new Float32Array(halvesOf(source)) };
   const scales = constant(graph, maker?.input[1]).data;
-  const data = new Float32Array(wholesOf(wholes));
+  const data = new Float32Array(wholesOf(source));
   const perScale = data.length / scales.length;
   for (const [channel, scale] of scales.entries()) {
     for (let i = channel * perScale; i < (channel + 1) * perScale; i += 1) data[i] = (data[i] ?? 0) * scale;
   }
-  return { dims: wholes.dims, data };
+  return { dims: source.dims, data };
 }
 
-/** Whether a node makes floats of the whole numbers of a constant, along its first axis: no work for a run. */
-function isConstantScaling(graph: OnnxGraph, node: OnnxNode | undefined): boolean {
-  if (node?.opType !== 'DequantizeLinear' || initializer(graph, node.input[0]) === undefined) return false;
+/**
+ * Whether a node makes floats of the half floats of a constant, or of its whole numbers along its first axis: no work for
+ * a run.
+ */
+function isConstantConversion(graph: OnnxGraph, node: OnnxNode | undefined): boolean {
+  if (node === undefined || initializer(graph, node.input[0]) === undefined) return false;
+  if (node.opType === 'Cast') return true;
+  if (node.opType !== 'DequantizeLinear') return false;
   const axis = attribute(node, 'axis');
   // A 0 is not written out.
   if (node.input.length === 2 && axis !== undefined && (axis.i ?? 0) === 0) return true;
@@ -227,7 +241,7 @@ function compile(compiler: Compiler): Step[] {
   const fused = new Set<OnnxNode>();
   const steps: Step[] = [];
   for (const node of compiler.graph.node) {
-    if (fused.has(node) || isConstantScaling(compiler.graph, node)) continue;
+    if (fused.has(node) || isConstantConversion(compiler.graph, node)) continue;
     if (node.opType !== 'Conv') {
       steps.push(compileSimple(compiler, node));
       continue;

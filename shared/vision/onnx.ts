@@ -74,7 +74,7 @@ const descriptor = {
 };
 
 /** Element types of tensors, by ONNX's numbers. */
-export const elementType = { float: 1, uint8: 2, int8: 3, int32: 6 } as const;
+export const elementType = { float: 1, uint8: 2, int8: 3, int32: 6, float16: 10 } as const;
 
 const attributeType = { float: 1, int: 2, ints: 7 } as const;
 
@@ -184,6 +184,11 @@ export function floatTensor(name: string, dims: number[], data: Float32Array): O
   return constantTensor(name, dims, data, elementType.float);
 }
 
+/** A constant of the graph in half the bytes, row-major; a Cast makes 32-bit floats of it. */
+export function halfTensor(name: string, dims: number[], data: Float16Array): OnnxTensor {
+  return constantTensor(name, dims, data, elementType.float16);
+}
+
 /** A constant of the graph in whole numbers, row-major. */
 export function wholeTensor(
   name: string,
@@ -233,6 +238,20 @@ export function floatsOf(tensor: OnnxTensor): Float32Array {
     throw new DandelionError('model-broken', `Constant "${name}" of the graph is not ${size} 32-bit floats.`);
   }
   return floats;
+}
+
+/**
+ * The numbers of a float16 constant.
+ *
+ * @throws DandelionError `model-broken` for other element types or a length that does not fit the shape
+ */
+export function halvesOf(tensor: OnnxTensor): Float16Array {
+  const { name, dataType, rawData } = tensor;
+  const size = elementsOf(tensor);
+  if (dataType !== elementType.float16 || rawData.length !== size * Float16Array.BYTES_PER_ELEMENT) {
+    throw new DandelionError('model-broken', `Constant "${name}" of the graph is not ${size} 16-bit floats.`);
+  }
+  return new Float16Array(new Uint8Array(rawData).buffer);
 }
 
 const wholeArrays = {
