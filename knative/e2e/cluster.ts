@@ -147,29 +147,40 @@ export async function until(
   }
 }
 
-/** Creates a Knative Service, in the place of an older one. @returns its host at the ingress */
-export async function applyService(cluster: TestCluster, name: string, spec: object): Promise<string> {
+/** Creates a Knative Service, in the place of an older one. */
+export async function createService(cluster: TestCluster, name: string, spec: object): Promise<void> {
   const { custom, namespace } = cluster;
   await deleteService(cluster, name);
   const body = { apiVersion: 'serving.knative.dev/v1', kind: 'Service', metadata: { name }, spec };
   await custom.createNamespacedCustomObject({ ...knativeServices, namespace, body });
-  let host = '';
-  await until(
-    `Service ${name} gets ready`,
-    async () => {
-      const { status } = (await custom.getNamespacedCustomObject({
-        ...knativeServices,
-        namespace,
-        name,
-      })) as {
-        status?: { url?: string; conditions?: { type: string; status: string }[] };
-      };
-      host = status?.url === undefined ? '' : new URL(status.url).host;
-      return status?.conditions?.some(({ type, status: is }) => type === 'Ready' && is === 'True') === true;
-    },
-    { timeoutMs: 180_000 },
-  );
-  return host;
+}
+
+/** As {@link createService}, and waits until it is ready. @returns its host at the ingress */
+export async function applyService(cluster: TestCluster, name: string, spec: object): Promise<string> {
+  await createService(cluster, name, spec);
+  await until(`Service ${name} gets ready`, async () => (await readService(cluster, name)).ready, {
+    timeoutMs: 180_000,
+  });
+  return readServiceHost(cluster, name);
+}
+
+/** The host of a Service at the ingress. */
+export async function readServiceHost(cluster: TestCluster, name: string): Promise<string> {
+  const { url } = await readService(cluster, name);
+  if (url === undefined) throw new Error(`Service ${name} has no address`);
+  return new URL(url).host;
+}
+
+async function readService(
+  { custom, namespace }: TestCluster,
+  name: string,
+): Promise<{ url: string | undefined; ready: boolean }> {
+  const { status } = (await custom.getNamespacedCustomObject({ ...knativeServices, namespace, name })) as {
+    status?: { url?: string; conditions?: { type: string; status: string }[] };
+  };
+  const ready =
+    status?.conditions?.some(({ type, status: is }) => type === 'Ready' && is === 'True') === true;
+  return { url: status?.url, ready };
 }
 
 export async function deleteService(cluster: TestCluster, name: string): Promise<void> {

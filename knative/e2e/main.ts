@@ -8,11 +8,15 @@ import { drawPhoto } from '../../shared/vision/drawn.ts';
 import { openTestCluster, type TestCluster } from './cluster.ts';
 import { storePhotos } from './pipelines.ts';
 import type { Stage, Suite } from './stage.ts';
+import { apiOutage } from './stages/api-outage.ts';
 import { dispatcherRestart, poison } from './stages/broker.ts';
 import { chain } from './stages/chain.ts';
+import { champion } from './stages/champion.ts';
 import { chaos } from './stages/chaos.ts';
 import { coldStart } from './stages/cold-start.ts';
+import { feedback } from './stages/feedback.ts';
 import { longTraining } from './stages/long.ts';
+import { refusals } from './stages/refusals.ts';
 import { rollout } from './stages/rollout.ts';
 import { storeOutage } from './stages/store-outage.ts';
 import { warm } from './stages/warm.ts';
@@ -21,7 +25,8 @@ import { openIngress } from './traffic.ts';
 
 /** In this order; the first one makes the model that the others work with. */
 const stages: Record<string, Stage> = {
-  ...{ chain, warm, 'cold-start': coldStart, 'store-outage': storeOutage, rollout },
+  ...{ chain, warm, 'cold-start': coldStart, 'store-outage': storeOutage, champion, feedback },
+  ...{ rollout, refusals, 'api-outage': apiOutage },
   ...{ poison, dispatcher: dispatcherRestart, long: longTraining, chaos },
 };
 
@@ -31,7 +36,8 @@ const usage = `npm run test:e2e -- [stage ...]     all of: ${Object.keys(stages)
   --photos N     photos of each class (default 60)
   --json FILE    the table as JSON
 KUBECONFIG names the cluster, E2E_NAMESPACE the namespace where the context names none. INGRESS_URL is the address of
-Knative's ingress, where the hosts of Services do not resolve to it by themselves.`;
+Knative's ingress, where the hosts of Services do not resolve to it by themselves. E2E_PAUSE_API and E2E_RESUME_API are
+commands that stop and continue the API server; without them the stage "api-outage" is skipped.`;
 
 async function prepare(cluster: TestCluster, photosEach: number): Promise<string> {
   // Pods have no pip: whoever runs this suite brings the weights into the bucket, once.

@@ -7,6 +7,7 @@ import { listModelVersions } from '../../shared/stores/models.ts';
 import type { ObjectStore } from '../../shared/stores/objects.ts';
 import { type DrawnClass, drawPhoto } from '../../shared/vision/drawn.ts';
 import type { TestCluster } from './cluster.ts';
+import type { Suite } from './stage.ts';
 
 export const CLASSES = ['dandelion', 'grass'] as const satisfies readonly DrawnClass[];
 const SOURCE = '/dandelion/e2e';
@@ -54,6 +55,16 @@ export function approval(
 
 export function send({ api, namespace }: TestCluster, event: Event): Promise<void> {
   return sendToBroker(api, { namespace, name: BROKER }, event);
+}
+
+/**
+ * Sends an event and does not wait for the answer: a broker on channels in memory gives it when every step that takes the
+ * event has, so a canary would be over.
+ */
+export function sendWithoutWaiting(suite: Pick<Suite, 'cluster' | 'say'>, event: Event): void {
+  send(suite.cluster, event).catch((error: unknown) => {
+    suite.say(`  the broker gave no answer: ${error instanceof Error ? error.message : String(error)}`);
+  });
 }
 
 /** Waits until the last step of a request has an outcome. @returns the chain as far as it came */

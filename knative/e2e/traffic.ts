@@ -11,7 +11,7 @@ export interface Answer {
 /** The ingress of the cluster, as a client outside of it sees it. */
 export interface Ingress {
   /** @returns status 0 when there was no answer, with the reason as text */
-  post(host: string, body: Uint8Array, signal?: AbortSignal): Promise<Answer>;
+  post(host: string, body: Uint8Array, options?: { contentType?: string; path?: string }): Promise<Answer>;
   close(): Promise<void>;
 }
 
@@ -21,13 +21,13 @@ const TIMEOUT_MS = 60_000;
 export function openIngress(address: string | undefined): Ingress {
   const agent = new Agent({ headersTimeout: TIMEOUT_MS, bodyTimeout: TIMEOUT_MS });
   return {
-    async post(host, body, signal) {
+    async post(host, body, { contentType = 'image/jpeg', path = '/' } = {}) {
       const startedAt = performance.now();
       const since = () => performance.now() - startedAt;
       try {
-        const { statusCode, body: answer } = await request(address ?? `http://${host}`, {
-          ...{ method: 'POST', dispatcher: agent, body, signal: signal ?? null },
-          headers: { 'content-type': 'image/jpeg', ...(address === undefined ? {} : { host }) },
+        const { statusCode, body: answer } = await request(new URL(path, address ?? `http://${host}`), {
+          ...{ method: 'POST', dispatcher: agent, body },
+          headers: { 'content-type': contentType, ...(address === undefined ? {} : { host }) },
         });
         const text = await answer.text();
         return { status: statusCode, text, latencyMs: since() };

@@ -22,7 +22,9 @@ require('node:http').createServer((request, response) => {
 /** Of a Service's revisions, as far as it is made again here. */
 export interface Template {
   metadata: { name?: string; labels?: Record<string, string>; annotations?: Record<string, string> };
-  spec: { containers: { image: string; command?: string[]; args?: string[] }[] };
+  spec: {
+    containers: { image: string; command?: string[]; args?: string[]; env?: { name: string }[] }[];
+  };
 }
 
 /** First request after zero, beside a hello-world server in the same minutes. */

@@ -1,23 +1,24 @@
 import { randomBytes } from 'node:crypto';
 import { readPredictTraffic, untilServing } from '../../../shared/cli/predict-service.ts';
-import { createEvent, type Event, runIdOf } from '../../../shared/events.ts';
-import { type Deployment, readDeployment } from '../../../shared/stores/deployments.ts';
-import { readChampion, readModel, readModelFile, saveModel } from '../../../shared/stores/models.ts';
+import { createEvent } from '../../../shared/events.ts';
 import { until } from '../cluster.ts';
-import { approval, send } from '../pipelines.ts';
+import {
+  CANARY,
+  championOf,
+  copyOf,
+  DEPLOYMENT_TIMEOUT_MS,
+  damageGraph,
+  overlaps,
+  SLOW_CANARY,
+  stateOf,
+  untilEnded,
+} from '../deployments.ts';
+import { approval, sendWithoutWaiting } from '../pipelines.ts';
 import { lastApproval, type Suite } from '../stage.ts';
 import { type Row, row } from '../table.ts';
 import { quantile, startStream } from '../traffic.ts';
 
-const TIMEOUT_MS = 420_000;
 const MIN_REQUESTS = 1000;
-const CANARY = {
-  shares: [10, 50],
-  minSamples: 40,
-  maxErrorRate: 0.01,
-  maxLatencyRatio: 3,
-  stageTimeoutMs: 180_000,
-};
 
 /** Versions come and go under load: a canary, a deploy pod killed in the middle of it, one that must not serve, a rollback. */
 export async function rollout(suite: Suite): Promise<Row[]> {
@@ -37,7 +38,7 @@ export async function rollout(suite: Suite): Promise<Row[]> {
     rows.push(...(await refuseBroken(suite, second)));
     rows.push(await giveUp(suite, second));
     rows.push(await goBack(suite, first));
-    await until('enough requests', () => stream.sent() >= MIN_REQUESTS, { timeoutMs: TIMEOUT_MS });
+    await until('enough requests', () => stream.sent() >= MIN_REQUESTS, { timeoutMs: DEPLOYMENT_TIMEOUT_MS });
   } finally {
     const { sent, lost, latenciesMs, versions } = await stream.stop();
     for (const fault of lost.slice(0, 5)) say(`  lost: ${fault}`);
@@ -64,15 +65,15 @@ export async function rollout(suite: Suite): Promise<Row[]> {
 /** A good version goes through its stages, though deploy's pod is killed in one; a second deployment waits for it. */
 async function promote(suite: Suite, version: string): Promise<Row[]> {
   const { cluster, say } = suite;
-  const event = approval(await lastApproval(suite), version, CANARY);
+  const event = approval(await lastApproval(suite), version, SLOW_CANARY);
   const startedAt = performance.now();
-  await send(cluster, event);
+  sendWithoutWaiting(suite, event);
   await until('the canary begins', async () => (await stateOf(suite, event))?.phase === 'canary', {
-    timeoutMs: TIMEOUT_MS,
+    timeoutMs: DEPLOYMENT_TIMEOUT_MS,
   });
   for (const pod of await cluster.podsOf('deploy')) await cluster.kill(pod);
   const next = approval(await lastApproval(suite), await copyOf(suite, version), CANARY);
-  await send(cluster, next);
+  sendWithoutWaiting(suite, next);
   say('  deploy was killed in the canary; a second deployment waits');
   const ended = await untilEnded(suite, event);
   const tookS = (performance.now() - startedAt) / 1000;
@@ -97,11 +98,11 @@ async function promote(suite: Suite, version: string): Promise<Row[]> {
 
 /** A model whose graph is damaged never serves. */
 async function refuseBroken(suite: Suite, like: string): Promise<Row[]> {
-  const { cluster, say } = suite;
+  const { say } = suite;
   const serving = await championOf(suite);
-  const broken = await copyOf(suite, like, (bytes) => Buffer.from(bytes).fill(0, 1000, 2000));
+  const broken = await copyOf(suite, like, { damage: damageGraph });
   const event = approval(await lastApproval(suite), broken, { ...CANARY });
-  await send(cluster, event);
+  sendWithoutWaiting(suite, event);
   const ended = await untilEnded(suite, event);
   say(`  ${broken}: ${ended?.reason}`);
   const still = await championOf(suite);
@@ -125,7 +126,7 @@ async function giveUp(suite: Suite, like: string): Promise<Row> {
     minSamples: 1_000_000,
     stageTimeoutMs: 5000,
   });
-  await send(cluster, event);
+  sendWithoutWaiting(suite, event);
   const ended = await untilEnded(suite, event);
   say(`  ${candidate}: ${ended?.reason}`);
   const traffic = await readPredictTraffic(cluster.api, cluster.namespace);
@@ -150,61 +151,9 @@ async function goBack(suite: Suite, version: string): Promise<Row> {
     data,
   });
   const startedAt = performance.now();
-  await send(cluster, event);
-  await untilServing(cluster.api, cluster.namespace, { wanted: version, timeoutMs: TIMEOUT_MS });
+  sendWithoutWaiting(suite, event);
+  await untilServing(cluster.api, cluster.namespace, { wanted: version, timeoutMs: DEPLOYMENT_TIMEOUT_MS });
   const tookS = (performance.now() - startedAt) / 1000;
   const moved = (await championOf(suite)) === version;
   return row('rollback', `${tookS.toFixed(1)} s`, 'under 30 s', moved && tookS < 30);
-}
-
-async function championOf({ cluster }: Suite): Promise<string> {
-  const found = await readChampion(cluster.objects, cluster.model);
-  if (found === undefined) throw new Error('there is no champion');
-  return found.champion.version;
-}
-
-/** Stores a version again under another name, so that a rollout has something new to bring. */
-async function copyOf(
-  { cluster }: Suite,
-  version: string,
-  damage?: (bytes: Buffer) => Buffer,
-): Promise<string> {
-  const { objects, model } = cluster;
-  const { files, ...record } = await readModel(objects, model, version);
-  const contents: Record<string, Buffer> = {};
-  for (const file of Object.keys(files))
-    contents[file] = await readModelFile(objects, { ...record, files }, file);
-  const copy = `v${randomBytes(5).toString('hex')}`;
-  await saveModel(objects, { ...record, version: copy }, contents);
-  if (damage !== undefined) {
-    const file = 'serving.onnx' in files ? 'serving.onnx' : 'head.bin';
-    await objects.put(`models/${model}/${copy}/${file}`, damage(contents[file] ?? Buffer.alloc(0)));
-  }
-  return copy;
-}
-
-function stateOf({ cluster }: Suite, event: Event): Promise<Deployment | undefined> {
-  return readDeployment(cluster.db, runIdOf('deploy', event.source, event.id));
-}
-
-async function untilEnded(suite: Suite, event: Event): Promise<Deployment | undefined> {
-  let state: Deployment | undefined;
-  await until(
-    'the deployment ends',
-    async () => {
-      state = await stateOf(suite, event);
-      return ['done', 'rolled-back', 'superseded'].includes(state?.phase ?? '');
-    },
-    { timeoutMs: TIMEOUT_MS },
-  );
-  return state;
-}
-
-/** True when two deployments were under way at the same time. */
-async function overlaps({ cluster }: Suite, first: Event, second: Event): Promise<boolean> {
-  const idOf = (event: Event) => runIdOf('deploy', event.source, event.id);
-  const [row] = await cluster.db<{ overlaps: boolean }[]>`
-    select a.finished_at > b.created_at as overlaps from deployments a, deployments b
-    where a.id = ${idOf(first)} and b.id = ${idOf(second)}`;
-  return row?.overlaps ?? true;
 }
