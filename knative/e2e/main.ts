@@ -18,6 +18,7 @@ import { feedback } from './stages/feedback.ts';
 import { longTraining } from './stages/long.ts';
 import { refusals } from './stages/refusals.ts';
 import { rollout } from './stages/rollout.ts';
+import { slowTraining } from './stages/slow-training.ts';
 import { storeOutage } from './stages/store-outage.ts';
 import { warm } from './stages/warm.ts';
 import { formatRows, type Row, row } from './table.ts';
@@ -27,13 +28,14 @@ import { openIngress } from './traffic.ts';
 const stages: Record<string, Stage> = {
   ...{ chain, warm, 'cold-start': coldStart, 'store-outage': storeOutage, champion, feedback },
   ...{ rollout, refusals, 'api-outage': apiOutage },
-  ...{ poison, dispatcher: dispatcherRestart, long: longTraining, chaos },
+  ...{ poison, dispatcher: dispatcherRestart, long: longTraining, slow: slowTraining, chaos },
 };
 
 const usage = `npm run test:e2e -- [stage ...]     all of: ${Object.keys(stages).join(', ')}
   --cycles N     cold starts of each kind (default 20)
   --chains N     pipelines whose pods are killed (default 3)
   --photos N     photos of each class (default 60)
+  --long-minutes N   how long the training of the stage "slow" is to take as a Job (default 0: not run)
   --json FILE    the table as JSON
 KUBECONFIG names the cluster, E2E_NAMESPACE the namespace where the context names none. INGRESS_URL is the address of
 Knative's ingress, where the hosts of Services do not resolve to it by themselves. E2E_PAUSE_API and E2E_RESUME_API are
@@ -66,6 +68,7 @@ async function main(words: string[]): Promise<number> {
       cycles: { type: 'string', default: '20' },
       chains: { type: 'string', default: '3' },
       photos: { type: 'string', default: '60' },
+      'long-minutes': { type: 'string', default: '0' },
       json: { type: 'string' },
       help: { type: 'boolean', default: false },
     },
@@ -92,6 +95,7 @@ async function main(words: string[]): Promise<number> {
     const suite: Suite = {
       ...{ cluster, ingress, say, photos, photo: await drawPhoto('dandelion', 100_001) },
       ...{ cycles: Number(values.cycles), chaosChains: Number(values.chains) },
+      longMinutes: Number(values['long-minutes']),
     };
     const rows: Row[] = [];
     for (const name of positionals.length > 0 ? positionals : Object.keys(stages)) {

@@ -17,6 +17,8 @@ export interface Suite {
   photo: Uint8Array;
   cycles: number;
   chaosChains: number;
+  /** How long a training is to take as a Job; 0: none is to. */
+  longMinutes: number;
 }
 
 /** One part of the suite. Throws where it cannot go on. */
