@@ -5,13 +5,17 @@ import { type Change, failure, rollBack, servingOf, type Work, waiting } from '.
 
 const CHECK_TRIES = 3;
 
-/** Pins the version to a revision and gets it ready; a rollback takes the one that is still there. */
+/**
+ * Pins the version to a revision and gets it ready. A rollback takes the one that is still there; to the version that
+ * serves, it is a new image of predict that is asked for, and tried as a new version is.
+ */
 export async function makeRevision(work: Work): Promise<Change> {
   const { deployment, rollout } = work;
   const { model, version, kind } = deployment;
   if (deployment.revision === null) {
     const serving = await rollout.serving(model);
-    const found = kind === 'rollback' ? await rollout.find(model, version) : undefined;
+    const goesBack = kind === 'rollback' && serving?.version !== version;
+    const found = goesBack ? await rollout.find(model, version) : undefined;
     const revision = found ?? (await rollout.revisionOf(model, version));
     const previous = serving?.version ?? null;
     return { previous, previousRevision: serving?.revision ?? null, revision };
@@ -33,7 +37,8 @@ export async function makeRevision(work: Work): Promise<Change> {
     reason: `revision ${deployment.revision} is ready`,
     evidence: { previous: deployment.previousRevision },
   };
-  return { phase: kind === 'rollback' ? 'champion' : 'check', decided };
+  const goesBack = kind === 'rollback' && deployment.previous !== version;
+  return { phase: goesBack ? 'champion' : 'check', decided };
 }
 
 /** Canned requests through the candidate's tag: does this revision answer as the model itself scores? */

@@ -2,10 +2,11 @@ import { readFile } from 'node:fs/promises';
 import { request } from 'undici';
 import { DandelionError } from '../../shared/errors.ts';
 import { pause } from '../../shared/function/abort.ts';
+import { revisionName } from '../../shared/stores/deployments.ts';
 import type { DeploySettings } from './config.ts';
 import type { Cluster, KnativeService, Revision } from './kubernetes.ts';
 import type { Rollout, Route, Serving } from './rollout.ts';
-import { renderService, revisionName, VERSION_LABEL } from './template.ts';
+import { renderService, VERSION_LABEL } from './template.ts';
 
 const FENCE = 'dandelion.dev/deployment-fence';
 const POLL_MS = 500;

@@ -1,7 +1,6 @@
 import { parse } from 'yaml';
 import { z } from 'zod';
 import { DandelionError } from '../../shared/errors.ts';
-import { digestOf } from '../../shared/events.ts';
 
 const container = z.looseObject({
   env: z.array(z.looseObject({ name: z.string(), value: z.string().optional() })).default([]),
@@ -30,14 +29,6 @@ export type PredictService = z.output<typeof serviceTemplate>;
 
 export const VERSION_LABEL = 'dandelion.dev/model-version';
 const placeholders = ['MODEL_NAME', 'MODEL_VERSION'] as const;
-
-/**
- * Name of the revision that a version gets from this template. It differs with the template: a new image is a
- * deployment, too.
- */
-export function revisionName(service: string, version: string, template: string): string {
-  return `${service}-${version}-${digestOf(template).slice(0, 8)}`;
-}
 
 /**
  * Fills the template in for one version.

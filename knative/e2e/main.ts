@@ -82,7 +82,8 @@ async function main(words: string[]): Promise<number> {
     process.stderr.write(
       'SKIPPED: the end-to-end suite needs a cluster: set KUBECONFIG. Nothing was tested.\n',
     );
-    return 0;
+    // Where nobody reads this, it must not pass for a test.
+    return process.env.CI === undefined ? 0 : 1;
   }
   const unknown = positionals.find((name) => stages[name] === undefined);
   if (unknown !== undefined)

@@ -12,6 +12,7 @@ import type { Suite } from './stage.ts';
 export const CLASSES = ['dandelion', 'grass'] as const satisfies readonly DrawnClass[];
 const SOURCE = '/dandelion/e2e';
 const BROKER = 'dandelion';
+const PUTS_AT_ONCE = 8;
 
 /** Draws photos into a folder of the bucket. @returns its `s3://` address */
 export async function storePhotos(
@@ -20,11 +21,14 @@ export async function storePhotos(
   firstSeed: number,
 ): Promise<string> {
   const folder = `e2e/${randomBytes(4).toString('hex')}`;
-  for (const label of CLASSES) {
-    for (let seed = firstSeed; seed < firstSeed + count; seed++) {
-      await objects.put(`${folder}/${label}/${seed}.jpg`, await drawPhoto(label, seed));
+  const left = CLASSES.flatMap((label) => Array.from({ length: count }, (_, index) => ({ label, index })));
+  const store = async () => {
+    for (let next = left.pop(); next !== undefined; next = left.pop()) {
+      const seed = firstSeed + next.index;
+      await objects.put(`${folder}/${next.label}/${seed}.jpg`, await drawPhoto(next.label, seed));
     }
-  }
+  };
+  await Promise.all(Array.from({ length: PUTS_AT_ONCE }, store));
   return `s3://${bucket}/${folder}/`;
 }
 

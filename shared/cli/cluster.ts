@@ -167,7 +167,7 @@ async function up(given: Options): Promise<void> {
   const reach = provider.reach === undefined ? '' : `\nReach it     ${provider.reach}`;
   console.log(`${reach}
 The page     http://webapp.${NAMESPACE}.localhost:8080
-First model  npm run test:e2e sends photos through the pipeline; predict serves once a model is deployed
+First model  KUBECONFIG=${process.env.KUBECONFIG ?? '~/.kube/config'} INGRESS_URL=http://127.0.0.1:8080 npm run test:e2e -- chain
 Look         kubectl --namespace ${NAMESPACE} get ksvc,triggers,pods
 End          npm run cluster:down${provider.remove === undefined ? ' -- --context current' : ''}`);
 }

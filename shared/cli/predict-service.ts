@@ -1,6 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { z } from 'zod';
 import { DandelionError } from '../errors.ts';
+import { revisionName } from '../stores/deployments.ts';
 import type { KubernetesApi } from './kubernetes-api.ts';
 
 const VERSION_LABEL = 'dandelion.dev/model-version';
@@ -23,6 +24,7 @@ const service = z.object({
     })
     .optional(),
 });
+const template = z.object({ data: z.object({ 'service.yaml': z.string() }) });
 const revision = z.object({
   metadata: z.object({ labels: z.record(z.string(), z.string()).default({}) }),
 });
@@ -56,23 +58,51 @@ export async function readPredictTraffic(
 }
 
 /**
+ * The revision that a version has, or would get, from the template of the predict Service as it is now.
+ *
+ * @throws DandelionError `bad-config` when the namespace has no template
+ */
+export async function readWantedRevision(
+  api: KubernetesApi,
+  namespace: string,
+  version: string,
+): Promise<string> {
+  const { status, text } = await api.call(
+    'GET',
+    `/api/v1/namespaces/${namespace}/configmaps/predict-template`,
+  );
+  if (status !== 200) {
+    const sentence = `The ConfigMap predict-template of namespace ${namespace} cannot be read: Kubernetes answered ${status}.`;
+    throw new DandelionError('bad-config', sentence);
+  }
+  return revisionName('predict', version, template.parse(JSON.parse(text)).data['service.yaml']);
+}
+
+/**
  * Waits until one version has all the traffic.
  *
  * @param wanted its version, or undefined for any other than `not`
+ * @param revision its revision, where not any will do
  * @throws DandelionError `time-limit`
  */
 export async function untilServing(
   api: KubernetesApi,
   namespace: string,
-  { wanted, not, timeoutMs }: { wanted?: string | undefined; not?: string | undefined; timeoutMs: number },
+  {
+    wanted,
+    not,
+    revision: only,
+    timeoutMs,
+  }: { wanted?: string | undefined; not?: string | undefined; revision?: string; timeoutMs: number },
 ): Promise<string> {
   const deadline = Date.now() + timeoutMs;
   for (;;) {
     const traffic = await readPredictTraffic(api, namespace);
-    const sole = traffic?.settled
-      ? traffic.targets.find(({ percent }) => percent === 100)?.version
-      : undefined;
-    if (sole !== undefined && (wanted === undefined ? sole !== not : sole === wanted)) return sole;
+    const sole = traffic?.settled ? traffic.targets.find(({ percent }) => percent === 100) : undefined;
+    const isRight = only === undefined || (sole?.revision === only && sole.tag === 'champion');
+    const version = isRight ? sole?.version : undefined;
+    if (version !== undefined && (wanted === undefined ? version !== not : version === wanted))
+      return version;
     if (Date.now() > deadline) {
       const now = traffic?.targets.map(({ version, percent }) => `${version} ${percent} %`).join(', ');
       throw new DandelionError(

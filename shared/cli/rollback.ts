@@ -6,11 +6,11 @@ import { z } from 'zod';
 import { DandelionError, toDandelionError } from '../errors.ts';
 import { createEvent, type Event, eventSchemas } from '../events.ts';
 import { encodeBinary } from '../function/cloudevents.ts';
-import { openKubernetesApi, sendToBroker } from './kubernetes-api.ts';
-import { readPredictTraffic, untilServing } from './predict-service.ts';
+import { type KubernetesApi, openKubernetesApi, sendToBroker } from './kubernetes-api.ts';
+import { readPredictTraffic, readWantedRevision, untilServing } from './predict-service.ts';
 
 const usage = `npm run rollback                     the version that served before the present one serves again
-npm run rollback -- --to VERSION     this one does
+npm run rollback -- --to VERSION     this one does; the one that serves gets predict's image and settings of now
 
   --model NAME       default dandelion
   --reason TEXT      kept with the decision
@@ -113,14 +113,15 @@ async function rollBackOnCluster(
   const api = await openKubernetesApi();
   const namespace = given ?? api.namespace ?? 'dandelion';
   const before = await readPredictTraffic(api, namespace);
-  const served = before?.targets.find(({ tag }) => tag === 'champion')?.version;
-  if (served === undefined) {
+  const champion = before?.targets.find(({ tag }) => tag === 'champion');
+  const served = champion?.version;
+  if (champion === undefined || served === undefined) {
     throw new DandelionError(
       'bad-config',
       `No model serves in namespace ${namespace}; name another with --namespace.`,
     );
   }
-  if (served === to) return say(`${served} serves already.`);
+  if (served === to) return renew({ api, namespace, champion }, to, event);
   await sendToBroker(api, { namespace, name: BROKER }, event);
   const serving = await untilServing(api, namespace, {
     wanted: to,
@@ -128,6 +129,20 @@ async function rollBackOnCluster(
     timeoutMs: CLUSTER_TIMEOUT_MS,
   });
   say(`${serving} serves again, ${served} was taken back.`);
+}
+
+/** The version that serves goes on with the image and settings that the template names now. */
+async function renew(
+  at: { api: KubernetesApi; namespace: string; champion: { revision: string } },
+  version: string,
+  event: Event,
+): Promise<void> {
+  const { api, namespace, champion } = at;
+  const revision = await readWantedRevision(api, namespace, version);
+  if (champion.revision === revision) return say(`${version} serves already.`);
+  await sendToBroker(api, { namespace, name: BROKER }, event);
+  await untilServing(api, namespace, { wanted: version, revision, timeoutMs: CLUSTER_TIMEOUT_MS });
+  say(`${version} serves from its new revision ${revision}.`);
 }
 
 async function main(words: string[]): Promise<void> {

@@ -21,6 +21,7 @@ const workflowFile = z.object({
         z.object({
           uses: z.string().optional(),
           run: z.string().optional(),
+          env: z.record(z.string(), z.unknown()).default({}),
           with: z.record(z.string(), z.unknown()).default({}),
         }),
       ),
@@ -69,6 +70,16 @@ describe.each(workflows)('$name', ({ text, content }) => {
   it('puts nothing into a script that a stranger could have written', () => {
     for (const { run = '' } of steps) expect(run).not.toMatch(/\$\{\{/);
   });
+});
+
+test('the end-to-end suite is told where its cluster is, else it would test nothing', () => {
+  const steps = workflows.flatMap(({ content }) => Object.values(content.jobs).flatMap((job) => job.steps));
+  const suites = steps.filter(({ run = '' }) => run.includes('npm run test:e2e'));
+  expect(suites.length).toBeGreaterThan(0);
+  for (const { run, env } of suites) {
+    expect(run).toContain('KUBECONFIG=');
+    expect(env).toHaveProperty('INGRESS_URL');
+  }
 });
 
 test('one action has one version in all workflows', () => {

@@ -1,4 +1,5 @@
 import { DandelionError } from '../errors.ts';
+import { digestOf } from '../events.ts';
 import type { Database } from './database.ts';
 import { query } from './outage.ts';
 import { asJson } from './step-records.ts';
@@ -60,6 +61,14 @@ const LEASE = '60 seconds';
  * that moved none is waited for only while someone works on it.
  */
 const ABANDONED = '10 minutes';
+
+/**
+ * Name of the revision that a version gets from a template of the predict Service. It differs with the template: a new
+ * image is a deployment, too.
+ */
+export function revisionName(service: string, version: string, template: string): string {
+  return `${service}-${version}-${digestOf(template).slice(0, 8)}`;
+}
 
 /** A deployment, as far as it came. */
 export async function readDeployment(db: Database, id: string): Promise<Deployment | undefined> {

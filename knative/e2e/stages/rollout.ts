@@ -1,6 +1,6 @@
 import { randomBytes } from 'node:crypto';
-import { readPredictTraffic, untilServing } from '../../../shared/cli/predict-service.ts';
-import { createEvent } from '../../../shared/events.ts';
+import { readPredictTraffic, readWantedRevision, untilServing } from '../../../shared/cli/predict-service.ts';
+import { createEvent, type Event } from '../../../shared/events.ts';
 import { until } from '../cluster.ts';
 import {
   CANARY,
@@ -17,8 +17,10 @@ import { approval, sendWithoutWaiting } from '../pipelines.ts';
 import { lastApproval, type Suite } from '../stage.ts';
 import { type Row, row } from '../table.ts';
 import { quantile, startStream } from '../traffic.ts';
+import { untilZero } from './cold-start.ts';
 
 const MIN_REQUESTS = 1000;
+const TEMPLATE = 'service.yaml';
 
 /** Versions come and go under load: a canary, a deploy pod killed in the middle of it, one that must not serve, a rollback. */
 export async function rollout(suite: Suite): Promise<Row[]> {
@@ -38,6 +40,7 @@ export async function rollout(suite: Suite): Promise<Row[]> {
     rows.push(...(await refuseBroken(suite, second)));
     rows.push(await giveUp(suite, second));
     rows.push(await goBack(suite, first));
+    rows.push(await renewImage(suite, first));
     await until('enough requests', () => stream.sent() >= MIN_REQUESTS, { timeoutMs: DEPLOYMENT_TIMEOUT_MS });
   } finally {
     const { sent, lost, latenciesMs, versions } = await stream.stop();
@@ -142,18 +145,47 @@ async function giveUp(suite: Suite, like: string): Promise<Row> {
 /** Seconds from the request to the traffic. */
 async function goBack(suite: Suite, version: string): Promise<Row> {
   const { cluster } = suite;
-  const data = { model: cluster.model, version, reason: 'end-to-end test' };
-  const id = randomBytes(8).toString('hex');
-  const event = createEvent({
-    type: 'dev.dandelion.rollback.requested.v1',
-    source: '/dandelion/e2e',
-    id,
-    data,
-  });
   const startedAt = performance.now();
-  sendWithoutWaiting(suite, event);
+  sendWithoutWaiting(suite, rollbackRequest(cluster.model, version));
   await untilServing(cluster.api, cluster.namespace, { wanted: version, timeoutMs: DEPLOYMENT_TIMEOUT_MS });
   const tookS = (performance.now() - startedAt) / 1000;
   const moved = (await championOf(suite)) === version;
   return row('rollback', `${tookS.toFixed(1)} s`, 'under 30 s', moved && tookS < 30);
+}
+
+/** The version that serves gets what the template names now, as with a new image of predict. */
+async function renewImage(suite: Suite, version: string): Promise<Row> {
+  const { core, namespace, api, model } = suite.cluster;
+  const of = { name: 'predict-template', namespace };
+  const { data } = await core.readNamespacedConfigMap(of);
+  const before = data?.[TEMPLATE] ?? '';
+  const put = (value: string) =>
+    core.patchNamespacedConfigMap({ ...of, body: [{ op: 'replace', path: `/data/${TEMPLATE}`, value }] });
+  // Pods see a ConfigMap as it was when they started, or a minute ago.
+  await untilZero(suite, 'deploy');
+  await put(`${before}# ${randomBytes(4).toString('hex')}\n`);
+  try {
+    const revision = await readWantedRevision(api, namespace, version);
+    const startedAt = performance.now();
+    sendWithoutWaiting(suite, rollbackRequest(model, version));
+    await untilServing(api, namespace, { wanted: version, revision, timeoutMs: DEPLOYMENT_TIMEOUT_MS });
+    const tookS = (performance.now() - startedAt) / 1000;
+    return row(
+      'new image for the version that serves',
+      `${tookS.toFixed(1)} s`,
+      'serves by a new revision',
+      true,
+    );
+  } finally {
+    await put(before);
+  }
+}
+
+function rollbackRequest(model: string, version: string): Event {
+  return createEvent({
+    type: 'dev.dandelion.rollback.requested.v1',
+    source: '/dandelion/e2e',
+    id: randomBytes(8).toString('hex'),
+    data: { model, version, reason: 'end-to-end test' },
+  });
 }

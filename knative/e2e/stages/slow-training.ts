@@ -13,7 +13,7 @@ const CHAIN_TIMEOUT_MS = 900_000;
 /** A request may take 600 s; what it takes beside its processor time lies between. */
 const AS_SERVICE_S = 400;
 /** Of each class: enough work for a limit of some hundredths of a core, which probes and heartbeats still live on. */
-const PHOTOS = 700;
+const PHOTOS = 1500;
 const resourcesOf = {
   jobsinks: {
     api: { group: 'sinks.knative.dev', version: 'v1alpha1', plural: 'jobsinks' },
