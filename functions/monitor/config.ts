@@ -22,6 +22,11 @@ export const monitorSettings = storeSettings.pick({ DATABASE_URL: true }).extend
   TRIGGERS_DIR: z.string().min(1).optional(),
   /** Different photos that a check for drift wants; so many new answers start one. */
   DRIFT_WINDOW: count(50).default(200),
+  /**
+   * Share of the time that checks take at most when answers come fast: one of 50 ms is followed by 5 s without, and the
+   * next has a larger window. 1: no pause.
+   */
+  DRIFT_TIME_SHARE: z.coerce.number().min(0.0001).max(1).default(0.01),
   /** Reviewed feedback from which on it is held against the test split; 0: never. */
   DRIFT_MIN_REVIEWED: count().default(30),
   /** Chance of any false alarm while one model serves, over all checks together. */

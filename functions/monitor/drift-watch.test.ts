@@ -78,7 +78,7 @@ afterAll(async () => {
 async function watched(answers: PredictionRecord[], env: Record<string, string> = {}, request?: Event) {
   const server = await startFunction(monitor, {
     name: 'monitor',
-    env: { ...stores.env, MODEL_NAME: model, K_SINK: sink.url, ...env },
+    env: { ...stores.env, MODEL_NAME: model, K_SINK: sink.url, DRIFT_TIME_SHARE: '1', ...env },
   });
   const post = async (event: Event) => {
     const { headers, body } = encodeBinary(event);

@@ -27,7 +27,10 @@ import { DAY_MS, decideRetraining } from './retrain-policy.ts';
 
 /** Looks whether what the champion is asked, and what it answers, is still what it was trained on. */
 export interface DriftWatch {
-  /** Checks when enough answers have come since the last check. Never throws: the records are what counts. */
+  /**
+   * Checks when enough answers have come since the last check, but for no more than a share of the time. Never throws:
+   * the records are what counts.
+   */
   noteRecords(records: readonly PredictionRecord[], context: Context): Promise<void>;
   /**
    * Checks now, and takes up an alarm that waited.
@@ -71,6 +74,7 @@ const MOST_LISTED = 50;
 
 export function createDriftWatch({ db, objects, sink }: Stores, settings: MonitorSettings): DriftWatch {
   const newAnswers = new Map<string, number>();
+  const pausedUntil = new Map<string, number>();
   let known: { key: string; photos: ObservedPhoto[] } | undefined;
 
   /** One champion's at a time: it does not change. */
@@ -165,8 +169,10 @@ export function createDriftWatch({ db, objects, sink }: Stores, settings: Monito
       for (const [model, answers] of answersByModel(records)) {
         const counted = newAnswers.get(model);
         // Of what came before this process started, only a check can tell.
-        const isDue = counted === undefined || counted + answers >= settings.DRIFT_WINDOW;
-        newAnswers.set(model, isDue ? 0 : counted + answers);
+        const isEnough = counted === undefined || counted + answers >= settings.DRIFT_WINDOW;
+        const startedAt = performance.now();
+        const isDue = isEnough && startedAt >= (pausedUntil.get(model) ?? 0);
+        newAnswers.set(model, isDue ? 0 : (counted ?? 0) + answers);
         if (!isDue) continue;
         try {
           const outcome = await check(model, context);
@@ -175,6 +181,8 @@ export function createDriftWatch({ db, objects, sink }: Stores, settings: Monito
         } catch (error) {
           context.log.error({ err: error }, 'drift could not be checked; the next answers try again');
         }
+        const now = performance.now();
+        pausedUntil.set(model, now + (now - startedAt) * (1 / settings.DRIFT_TIME_SHARE - 1));
       }
     },
   };

@@ -18,7 +18,7 @@ let models: ModelRegistry;
 let predictionLog: PredictionLog;
 
 /** Batches of the prediction log that wait for a sink; a few megabytes at most. */
-export const noticeBuffer = 50;
+export const noticeBuffer = 20;
 
 export async function init({ env, log, emit }: InitContext): Promise<void> {
   settings = readConfig(predictSettings, env);

@@ -9,6 +9,7 @@ import { decodePhoto } from '../../shared/vision/decode.ts';
 import { measureStatistics } from '../../shared/vision/quality.ts';
 import { SKETCH } from '../../shared/vision/sketch.ts';
 import * as predict from './handler.ts';
+import { BATCH } from './prediction-log.ts';
 
 const version = 'v0000000001';
 const salt = 'a salt of sixteen characters';
@@ -72,9 +73,12 @@ describe('the prediction log', () => {
       model: { name: 'plants', version },
       clientHash: expect.stringMatching(/^[0-9a-f]{16}$/),
     });
-    expect(record?.schemaVersion).toBe(2);
-    expect(record?.sketch?.id).toBe(SKETCH.id);
-    expect(new Set(record?.sketch?.values).size).toBe(SKETCH.length);
+    expect(record?.schemaVersion).toBe(3);
+    expect(record?.sketchBytes?.id).toBe(SKETCH.id);
+    const sketch = new Float32Array(
+      new Uint8Array(Buffer.from(record?.sketchBytes?.float32 ?? '', 'base64')).buffer,
+    );
+    expect([sketch.length, new Set(sketch).size]).toEqual([SKETCH.length, SKETCH.length]);
     // By which feedback names it.
     expect(answer).toMatchObject({ id: record?.id, label });
     expect(Object.keys(record?.scores ?? {}).sort()).toEqual(['dandelion', 'grass']);
@@ -128,7 +132,7 @@ describe('the prediction log', () => {
       await expect.poll(() => sink.events.length).toBe(1);
     });
     await recordsOf({ PREDICTION_LOG_FLUSH_MS: '3600000' }, async (url, sink) => {
-      for (let request = 0; request < 100; request++) await (await send(url, 'not a photo')).arrayBuffer();
+      for (let request = 0; request < BATCH; request++) await (await send(url, 'not a photo')).arrayBuffer();
       await expect.poll(() => sink.events.length).toBe(1);
     });
   });

@@ -35,11 +35,11 @@ export interface PredictionLog {
   close(): void;
 }
 
-/** Records a notice; 20 scores and a sketch each keep it well below the 1 MiB that a broker takes. */
-const BATCH = 100;
+/** Records a notice; 20 scores and a sketch each keep it below the 1 MiB that a broker takes. */
+export const BATCH = 250;
 const MOST_SCORES = 20;
 /** Of what this release writes; see `predictionRecord`. */
-const RECORD_VERSION = 2;
+const RECORD_VERSION = 3;
 /** Every fourth pixel of every fourth row: 3136 of 50 176. */
 const STRIDE = 4;
 
@@ -84,21 +84,18 @@ export function createPredictionLog(
         clientHash: salt === undefined ? undefined : clientHash(event, salt),
       });
       return {
-        measure: (photo) => (sampled ? { ...measureStatistics(photo, STRIDE) } : {}),
+        measure: (photo) => (sampled ? measureStatistics(photo, STRIDE) : {}),
         answered(id, model, answer, input) {
           if (!sampled) return;
           const { name, version, classes } = model;
           const { scores, sketch, familiarity } = answer;
-          const ranked = classes
-            .map((label, index): [string, number] => [label, probability(scores[index])])
-            .sort(([, one], [, other]) => other - one);
           add({
             ...common(id),
             ...{ model: { name, version }, outcome: 'answered', code: null, weight: 1 / rate },
-            input: familiarity === undefined ? input : { ...input, familiarity: shortened(familiarity) },
+            input: familiarity === undefined ? input : { ...input, familiarity: rounded(familiarity) },
             label: labelOf(model, answer),
-            scores: Object.fromEntries(ranked.slice(0, MOST_SCORES)),
-            sketch: { id: SKETCH.id, values: Array.from(sketch, shortened) },
+            scores: likeliestScores(classes, scores),
+            sketchBytes: { id: SKETCH.id, float32: base64Of(sketch) },
           });
         },
         ended(thrown, version = settings.MODEL_VERSION) {
@@ -126,9 +123,21 @@ function probability(score: number | undefined): number {
   return Number.isFinite(score) ? Math.min(1, Math.max(0, score ?? 0)) : 0;
 }
 
+function likeliestScores(classes: readonly string[], scores: Float32Array): Record<string, number> {
+  const all = classes.map((label, index): [string, number] => [label, probability(scores[index])]);
+  const isFew = all.length <= MOST_SCORES;
+  return Object.fromEntries(
+    isFew ? all : all.sort(([, one], [, other]) => other - one).slice(0, MOST_SCORES),
+  );
+}
+
 /** Four digits: more would be bytes without a use. */
-function shortened(value: number): number {
-  return Number(value.toPrecision(4));
+function rounded(value: number): number {
+  return Math.round(value * 1e4) / 1e4;
+}
+
+function base64Of({ buffer, byteOffset, byteLength }: Float32Array): string {
+  return Buffer.from(buffer, byteOffset, byteLength).toString('base64');
 }
 
 /** Who asked, as far as a proxy names them; of use only with others of the same key, never to find the client. */

@@ -78,10 +78,12 @@ export function parseBody(
 /**
  * Lays an event out with attributes as headers and data as the body.
  *
+ * @param bytes of the data, where they are known already
  * @throws DandelionError `bad-result` when it is not a valid CloudEvent
  */
-export function encodeBinary(event: Event): EncodedEvent {
-  const laidOut = HTTP.binary(validated(event)).headers;
+export function encodeBinary(event: Event, bytes?: Buffer): EncodedEvent {
+  // The package would write the data as JSON, too, for a body that is not used.
+  const laidOut = HTTP.binary(validated({ ...event, data: undefined })).headers;
   const headers: Record<string, string> = {};
   for (const [name, value] of Object.entries(laidOut)) {
     if (name.startsWith('ce-') && value !== undefined) headers[name] = percentEncode(String(value));
@@ -92,7 +94,7 @@ export function encodeBinary(event: Event): EncodedEvent {
   const isBytes = event.data instanceof Uint8Array;
   headers['content-type'] =
     event.datacontenttype ?? (isBytes ? 'application/octet-stream' : 'application/json');
-  return { headers, body: dataBytes(event) };
+  return { headers, body: bytes ?? dataBytes(event) };
 }
 
 /**

@@ -4,6 +4,7 @@ import { DandelionError, type Problem, toProblem } from '../errors.ts';
 import type { Event } from '../events.ts';
 import { decodeEvents, encodeBinary } from '../function/cloudevents.ts';
 import type { Delivery } from '../function/triggers.ts';
+import { keptBytes } from './event-bytes.ts';
 
 /** What became of one try to bring an event to a function. */
 export type Outcome =
@@ -37,7 +38,7 @@ export async function deliver(
   url: string,
   { token, path = '/' }: { token?: string; path?: string } = {},
 ): Promise<Outcome> {
-  const { headers, body } = encodeBinary(event);
+  const { headers, body } = encodeBinary(event, keptBytes(event));
   const authorization = token === undefined ? {} : { authorization: `Bearer ${token}` };
   let status: number;
   let replyHeaders: Record<string, string | string[] | undefined>;

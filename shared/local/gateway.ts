@@ -8,6 +8,7 @@ import { checkOrigin, checkToken, createRateLimit, securityHeaders } from '../fu
 import { isLoopback } from '../function/settings.ts';
 import { continueTrace } from '../function/trace.ts';
 import type { Broker } from './broker.ts';
+import { keepBytes } from './event-bytes.ts';
 import type { Pipeline, PipelineState } from './pipeline.ts';
 import type { Processes } from './processes.ts';
 
@@ -227,7 +228,8 @@ async function readEvent(request: FastifyRequest) {
     }
     chunks.push(chunk);
   }
-  const message = decodeEvents(request.headers, Buffer.concat(chunks));
+  const body = Buffer.concat(chunks);
+  const message = decodeEvents(request.headers, body);
   const [event] = message?.events ?? [];
   if (message?.mode === 'batched') {
     throw new DandelionError(
@@ -235,7 +237,10 @@ async function readEvent(request: FastifyRequest) {
       'Batches are not taken here; send one event a request.',
     );
   }
-  if (event !== undefined) return event;
+  if (event !== undefined) {
+    if (message?.mode === 'binary') keepBytes(event, body);
+    return event;
+  }
   throw new DandelionError(
     'bad-event',
     'Send a CloudEvent: the headers ce-id, ce-source, ce-type and ce-specversion, or application/cloudevents+json.',

@@ -3,6 +3,7 @@ import { mkdir, readdir, readFile, rename, rm, writeFile } from 'node:fs/promise
 import { join } from 'node:path';
 import { digestOf, type Event } from '../events.ts';
 import { fromJsonEvent, toJsonEvent } from '../function/cloudevents.ts';
+import { keptBytes } from './event-bytes.ts';
 
 /** Events the broker has accepted and not yet brought to their end, on disk: an accepted event is never lost. */
 export interface Journal {
@@ -20,7 +21,7 @@ export async function openJournal(folder: string): Promise<Journal> {
     async add(event) {
       const path = pathOf(event);
       const draft = `${path}.${randomUUID()}.draft`;
-      await writeFile(draft, JSON.stringify(toJsonEvent(event)));
+      await writeFile(draft, jsonOf(event));
       await rename(draft, path);
     },
     remove: (event) => rm(pathOf(event), { force: true }),
@@ -31,4 +32,12 @@ export async function openJournal(folder: string): Promise<Journal> {
       );
     },
   };
+}
+
+/** The event as one JSON document. */
+function jsonOf(event: Event): string | Buffer {
+  const data = keptBytes(event);
+  if (data === undefined) return JSON.stringify(toJsonEvent(event));
+  const attributes = JSON.stringify({ ...event, data: undefined });
+  return Buffer.concat([Buffer.from(`${attributes.slice(0, -1)},"data":`), data, Buffer.from('}')]);
 }

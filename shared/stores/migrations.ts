@@ -341,4 +341,19 @@ export const migrations: readonly Migration[] = [
       create index predictions_by_storing on predictions (model, version, stored_at);
     `,
   },
+  {
+    id: 15,
+    name: 'sketches as bytes',
+    sql: `
+      -- Little-endian single-precision numbers, in records from version 3 on; those of version 2 have them as "sketch".
+      alter table predictions add column sketch_bytes bytea;
+    `,
+  },
+  {
+    id: 16,
+    name: 'what waits of a client',
+    sql: `
+      create index feedback_by_client on feedback (client) where status = 'waiting';
+    `,
+  },
 ];

@@ -39,29 +39,31 @@ export async function savePredictions(
   db: Database,
   records: readonly PredictionRecord[],
 ): Promise<KeptPredictions> {
-  const rows = records.map(({ model, embedding, sketch, schemaVersion = 1, ...record }) => ({
+  const rows = records.map(({ model, embedding, sketch, sketchBytes, schemaVersion = 1, ...record }) => ({
     ...record,
     model: model.name,
     version: model.version,
     embeddingDigest: embedding?.digest,
     schemaVersion,
-    sketchId: sketch?.id,
+    sketchId: sketch?.id ?? sketchBytes?.id,
     sketch: sketch?.values,
+    sketchBytes: sketchBytes?.float32,
   }));
   const kept = await query(
     db,
     () => db<{ id: string; madeAt: Date; isNew: boolean }[]>`
       with sent as (
         select *, case when time > now() + ${CLOCK_SKEW}::interval then now() else time end as made_at
-        from jsonb_to_recordset(${asJson(rows)}::text::jsonb) as record (id text, time timestamptz, model text,
+        from json_to_recordset(${asJson(rows)}::text::json) as record (id text, time timestamptz, model text,
           version text, revision text, outcome text, code text, label text, scores jsonb, "latencyMs" real,
           weight real, input jsonb, "embeddingDigest" text, "clientHash" text, "traceId" text,
-          "schemaVersion" int, "sketchId" text, sketch real[])
+          "schemaVersion" int, "sketchId" text, sketch real[], "sketchBytes" text)
       ), added as (
         insert into predictions (id, made_at, model, version, revision, outcome, code, label, scores, latency_ms,
-          weight, input, embedding_digest, client_hash, trace_id, schema_version, sketch_id, sketch)
+          weight, input, embedding_digest, client_hash, trace_id, schema_version, sketch_id, sketch, sketch_bytes)
         select id, made_at, model, version, revision, outcome, code, label, scores, "latencyMs", weight, input,
-          "embeddingDigest", "clientHash", "traceId", "schemaVersion", "sketchId", sketch
+          "embeddingDigest", "clientHash", "traceId", "schemaVersion", "sketchId", sketch,
+          decode("sketchBytes", 'base64')
         from sent
         on conflict (id) do nothing
         returning id, made_at

@@ -103,6 +103,10 @@ describeService('ELASTICSEARCH_URL', 'Elasticsearch', (url) => {
       input: { brightness: place === 0 ? 1 : 0.5, width: 640 },
       embedding: { digest: 'abc' },
       clientHash: 'c0ffee',
+      // What releases write differs, and stands in one stream.
+      schemaVersion: 1 + (place % 3),
+      ...(place % 3 === 1 && { sketch: { id: 'count-sketch-32-v1', values: [0.25, -3] } }),
+      ...(place % 3 === 2 && { sketchBytes: { id: 'count-sketch-32-v1', float32: 'AACAPgAAQMA=' } }),
     });
     const unanswered = { label: null, scores: {}, input: {}, embedding: undefined };
     const records = [

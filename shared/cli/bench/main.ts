@@ -9,6 +9,7 @@ import { measureObjects } from './objects.ts';
 import { type BenchName, type BenchOptions, readOptions, usage } from './options.ts';
 import { measurePipeline } from './pipeline.ts';
 import { measurePredict } from './predict.ts';
+import { measurePredictionLog } from './prediction-log.ts';
 import { describeConditions, formatConditions, writeFigures } from './report.ts';
 import { prepareStage, type Stage } from './stage.ts';
 import { measureSteps } from './steps.ts';
@@ -20,6 +21,7 @@ type Names = ReadonlySet<BenchName>;
 /** What is measured together, under the names that ask for it. */
 const measurements: { names: BenchName[]; measure(stage: Stage, wanted: Names): Promise<Row[]> }[] = [
   { names: ['predict'], measure: measurePredict },
+  { names: ['prediction-log'], measure: measurePredictionLog },
   { names: ['telemetry'], measure: measureTelemetry },
   { names: ['ingest', 'preprocess', 'train', 'memory'], measure: measurePipeline },
   { names: ['cold-start'], measure: measureColdStart },

@@ -6,6 +6,7 @@ import { DandelionError } from '../../errors.ts';
 /** What can be measured, in the order in which it is. */
 export const benchNames = [
   'predict',
+  'prediction-log',
   'telemetry',
   'ingest',
   'preprocess',

@@ -121,14 +121,19 @@ async function tellAnswer(stage: Stage, name: string, url: string): Promise<void
 }
 
 /** Each round measures every subject there and back. */
-export async function measureInTurns(stage: Stage, subjects: readonly Subject[]): Promise<Measured> {
-  const { runs, quick } = stage.options;
+export async function measureInTurns(
+  stage: Stage,
+  subjects: readonly Subject[],
+  requestsOf = (connections: number) =>
+    (stage.options.quick ? 30 : 80) + (stage.options.quick ? 2 : 4) * connections,
+): Promise<Measured> {
+  const { runs } = stage.options;
   const measured: Measured = new Map();
   await warmUp(stage, subjects);
   for (let round = 0; round < runs; round++) {
     stage.say(`  round ${round + 1} of ${runs}`);
     for (const connections of connectionCounts) {
-      const requests = (quick ? 30 : 80) + (quick ? 2 : 4) * connections;
+      const requests = requestsOf(connections);
       const bursts = new Map<string, Burst[]>(subjects.map(({ name }) => [name, []]));
       // There and back: a machine that grows slower meanwhile does so for everyone alike.
       for (const subject of [...subjects, ...subjects.toReversed()]) {

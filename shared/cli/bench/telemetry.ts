@@ -8,22 +8,21 @@ import { ratioOf, summarise } from './statistics.ts';
 import { type Row, row } from './table.ts';
 import { startWorker } from './worker.ts';
 
-/** What telling of answers may cost: 3 % of the throughput. */
+/** What telling of itself may cost predict: 3 % of the throughput. */
 const goal = { atLeast: 0.97 };
 /** The port "discard", which nothing listens on: every connection is refused. */
 const nobody = 'http://127.0.0.1:9';
 
 /**
- * What it costs predict to tell of its answers: bundles that differ in nothing else, in turns. Broker, monitor,
- * PostgreSQL and a local Elasticsearch work on the same cores, so their share is part of the figures.
+ * What logs and metrics in Elasticsearch cost predict: bundles that differ in nothing else, in turns. A local
+ * Elasticsearch works on the same cores, so its share is part of the figures.
  */
 export async function measureTelemetry(stage: Stage): Promise<Row[]> {
-  const { search, platform, options, say } = stage;
+  const { search, options, say } = stage;
   const namespace = `bench${randomBytes(4).toString('hex')}`;
   const silent = { PREDICTION_LOG_SAMPLE: '0' };
   const ways: [string, Record<string, string | undefined>][] = [
     ['nothing told', silent],
-    ['prediction log', { K_SINK: `${platform.gatewayUrl}/broker` }],
     ['Elasticsearch away', { ...silent, ELASTICSEARCH_URL: nobody }],
   ];
   if (search.ELASTICSEARCH_URL === undefined) {
