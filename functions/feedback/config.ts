@@ -8,6 +8,8 @@ export const feedbackSettings = storeSettings.extend({
   FEEDBACK_PER_MINUTE: count(1).default(30),
   /** Feedback that may wait for a review; more is refused. */
   FEEDBACK_MOST_WAITING: count(1).default(10_000),
+  /** Feedback of one client that may wait, so that none fills the review alone; where clients are told apart. */
+  FEEDBACK_MOST_OF_CLIENT: count(1).default(200),
   FEEDBACK_MAX_PHOTO_BYTES: count(1).default(20_000_000),
   FEEDBACK_MAX_PHOTO_PIXELS: count(1).default(50_000_000),
   /**

@@ -51,14 +51,18 @@ async function takeFeedback(event: FunctionEvent, context: FunctionContext): Pro
       ...{ model: model.name, version: model.version },
       client: clientHash(client, settings.PREDICTION_LOG_SALT),
     },
-    settings.FEEDBACK_MOST_WAITING,
+    { ofAll: settings.FEEDBACK_MOST_WAITING, ofClient: settings.FEEDBACK_MOST_OF_CLIENT },
   );
   const isKept = saved?.status === 'waiting';
   if (photo !== null && !isKept) await dropUnwantedPhoto(stores, photo.sha256);
   if (saved === undefined) {
-    throw new DandelionError('feedback-full', 'Too much feedback waits for a review; try again later.', {
-      retryAfterMs: 3_600_000,
-    });
+    throw new DandelionError(
+      'feedback-full',
+      'Too much feedback, yours or that of all, waits for a review; try again later.',
+      {
+        retryAfterMs: 3_600_000,
+      },
+    );
   }
   if (saved.replacedPhoto !== null) await dropUnwantedPhoto(stores, saved.replacedPhoto);
   const { id, status } = saved;

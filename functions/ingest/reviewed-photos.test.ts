@@ -51,7 +51,7 @@ async function accept(bytes: Buffer, label: string): Promise<string> {
   const saved = await saveFeedback(
     stores.db,
     { prediction: randomUUID(), client: '', ...about, label, photo },
-    100,
+    { ofAll: 100, ofClient: 100 },
   );
   const feedback = await findFeedback(stores.db, saved?.id ?? '');
   if (feedback === undefined) throw new Error('the feedback is not there');

@@ -59,15 +59,17 @@ export function isCorrect({ predicted, label }: Pick<GivenFeedback, 'predicted' 
 /**
  * Stores feedback; the same client's next one on the same answer takes its place, until it was reviewed.
  *
- * @returns undefined when `mostWaiting` wait for a review and this would be one more
+ * @param mostWaiting may wait for a review; the second is of one client, where clients are told apart
+ * @returns undefined when this would be one more
  * @throws DandelionError `database-unavailable`
  */
 export async function saveFeedback(
   db: Database,
   given: GivenFeedback,
-  mostWaiting: number,
+  mostWaiting: { ofAll: number; ofClient: number },
 ): Promise<SavedFeedback | undefined> {
   const { prediction, client, model, version, predicted, label, photo } = given;
+  const { ofAll, ofClient } = mostWaiting;
   const id = digestOf('feedback', prediction, client).slice(0, 32);
   const photoJson = photo === null ? null : asJson(photo);
   const [row] = await query(
@@ -79,7 +81,9 @@ export async function saveFeedback(
         select ${id}, ${prediction}, ${client}, ${model}, ${version}, ${predicted}, ${label},
           ${photo?.sha256 ?? null}, ${photoJson}::text::json
         where exists (select from earlier)
-          or (select count(*) from (select from feedback where status = 'waiting' limit ${mostWaiting}) w) < ${mostWaiting}
+          or (select count(*) from (select from feedback where status = 'waiting' limit ${ofAll}) w) < ${ofAll}
+            and (${client} = '' or ${ofClient} > (
+              select count(*) from (select from feedback where client = ${client} and status = 'waiting' limit ${ofClient}) c))
         on conflict (id) do update set model = excluded.model, version = excluded.version,
           predicted = excluded.predicted, label = excluded.label, sha256 = excluded.sha256, photo = excluded.photo,
           given_at = now()
