@@ -12,6 +12,7 @@ import {
   lastDriftCheck,
   lastSource,
   listDriftChecks,
+  photoIdentity,
   readDriftWindow,
   retrainingsByDrift,
   storeDriftCheck,
@@ -28,7 +29,7 @@ import { DAY_MS, decideRetraining } from './retrain-policy.ts';
 /** Looks whether what the champion is asked, and what it answers, is still what it was trained on. */
 export interface DriftWatch {
   /**
-   * Checks when enough answers have come since the last check, but for no more than a share of the time. Never throws:
+   * Checks when enough different photos have come since the last check, but for no more than a share of the time. Never throws:
    * the records are what counts.
    */
   noteRecords(records: readonly PredictionRecord[], context: Context): Promise<void>;
@@ -73,7 +74,11 @@ const MOST_PHOTOS = 2000;
 const MOST_LISTED = 50;
 
 export function createDriftWatch({ db, objects, sink }: Stores, settings: MonitorSettings): DriftWatch {
-  const newAnswers = new Map<string, number>();
+  /**
+   * Different photos since the last check, by model: a client that asks about one again and again starts none. Of what came
+   * before this process started only a check can tell, so the first record starts one.
+   */
+  const newPhotos = new Map<string, { before: number; since: Set<string> }>();
   const pausedUntil = new Map<string, number>();
   let known: { key: string; photos: ObservedPhoto[] } | undefined;
 
@@ -167,16 +172,20 @@ export function createDriftWatch({ db, objects, sink }: Stores, settings: Monito
     list: async (model) => ({ checks: await listDriftChecks(db, model, MOST_LISTED) }),
     async noteRecords(records, context) {
       for (const [model, answers] of answersByModel(records)) {
-        const counted = newAnswers.get(model);
-        // Of what came before this process started, only a check can tell.
-        const isEnough = counted === undefined || counted + answers >= settings.DRIFT_WINDOW;
+        const counted = newPhotos.get(model) ?? { before: Number.POSITIVE_INFINITY, since: new Set() };
+        newPhotos.set(model, counted);
+        for (const answer of answers) {
+          if (counted.since.size < settings.DRIFT_WINDOW) counted.since.add(photoIdentity(answer));
+        }
         const startedAt = performance.now();
-        const isDue = isEnough && startedAt >= (pausedUntil.get(model) ?? 0);
-        newAnswers.set(model, isDue ? 0 : (counted ?? 0) + answers);
-        if (!isDue) continue;
+        const isEnough = counted.before + counted.since.size >= settings.DRIFT_WINDOW;
+        if (!isEnough || startedAt < (pausedUntil.get(model) ?? 0)) continue;
+        newPhotos.set(model, { before: 0, since: new Set() });
         try {
           const outcome = await check(model, context);
-          if (outcome.status === 'too-few-photos') newAnswers.set(model, outcome.photos);
+          if (outcome.status === 'too-few-photos') {
+            newPhotos.set(model, { before: outcome.photos, since: new Set() });
+          }
           context.log.info({ drift: { model, status: outcome.status } }, `drift: ${outcome.status}`);
         } catch (error) {
           context.log.error({ err: error }, 'drift could not be checked; the next answers try again');
@@ -188,12 +197,9 @@ export function createDriftWatch({ db, objects, sink }: Stores, settings: Monito
   };
 }
 
-function answersByModel(records: readonly PredictionRecord[]): Map<string, number> {
-  const counts = new Map<string, number>();
-  for (const { outcome, model } of records) {
-    if (outcome === 'answered') counts.set(model.name, (counts.get(model.name) ?? 0) + 1);
-  }
-  return counts;
+function answersByModel(records: readonly PredictionRecord[]): Map<string, PredictionRecord[]> {
+  const answered = records.filter(({ outcome }) => outcome === 'answered');
+  return Map.groupBy(answered, ({ model }) => model.name);
 }
 
 function noticeOf(

@@ -62,7 +62,7 @@ export async function readDriftWindow(
       from recent order by stored_at, id`,
   );
   const now = new Date();
-  const distinct = new Map(rows.map((row) => [identityOf(row), row]));
+  const distinct = new Map(rows.map((row) => [photoIdentity(row), row]));
   return {
     photos: [...distinct.values()].map(observed),
     from: rows[0]?.storedAt ?? now,
@@ -80,16 +80,17 @@ interface AnsweredRow {
 }
 
 /**
- * A photo that was asked about twice says nothing new the second time. It measures the same each time, while what the
- * engine makes of it may differ in the last digits with the photos beside it.
+ * The same for every answer about one photo, which says nothing new the second time. It measures the same each time, while
+ * what the engine makes of it may differ in the last digits with the photos beside it.
  */
-function identityOf({
-  input: { familiarity: _ofTheEngine, ...measured },
-  sketch,
-  sketchBytes,
-}: AnsweredRow): string {
-  const isMeasured = Object.keys(measured).length > 0;
-  return isMeasured ? JSON.stringify(measured) : (sketchBytes?.toString('base64') ?? JSON.stringify(sketch));
+export function photoIdentity(photo: {
+  input: Readonly<Record<string, number>>;
+  sketch?: unknown;
+  sketchBytes?: unknown;
+}): string {
+  const { input, sketch, sketchBytes } = photo;
+  const { familiarity: _ofTheEngine, ...measured } = input;
+  return JSON.stringify(Object.keys(measured).length > 0 ? measured : (sketch ?? sketchBytes ?? null));
 }
 
 function observed({ input, scores, sketchId, sketch, sketchBytes }: AnsweredRow): ObservedPhoto {

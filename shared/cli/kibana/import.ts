@@ -3,7 +3,7 @@ import { z } from 'zod';
 import { DandelionError } from '../../errors.ts';
 import { ask, placeOf } from '../doctor/http.ts';
 import type { KibanaDefinitions, Rule } from './definitions.ts';
-import { ruleBody, ruleKind } from './rules.ts';
+import { actionsOf, ruleBody, ruleKind } from './rules.ts';
 import { savedObjects } from './saved-objects.ts';
 
 export interface KibanaAddress {
@@ -52,9 +52,11 @@ export async function importIntoKibana(
 
 async function putRule(address: KibanaAddress, rule: Rule): Promise<void> {
   const path = `/api/alerting/rule/${rule.id}`;
-  const { status } = await send(address, path, {});
-  const isNew = status === 404;
-  const body = JSON.stringify(isNew ? { ...ruleBody(rule), ...ruleKind } : ruleBody(rule));
+  const there = await send(address, path, {});
+  const isNew = there.status === 404;
+  const body = JSON.stringify(
+    isNew ? { ...ruleBody(rule), ...ruleKind } : { ...ruleBody(rule), actions: actionsOf(there.text) },
+  );
   const headers = { 'content-type': 'application/json' };
   await call(address, path, { method: isNew ? 'POST' : 'PUT', headers, body });
 }
