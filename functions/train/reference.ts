@@ -2,6 +2,7 @@ import type { EventData } from '../../shared/events.ts';
 import type { Database } from '../../shared/stores/database.ts';
 import type { DriftReference } from '../../shared/stores/drift-reference.ts';
 import { type FeatureMatrix, readStatistics } from '../../shared/stores/features.ts';
+import { FAMILIARITY } from '../../shared/vision/drift.ts';
 import { SKETCH, sketchFeatures } from '../../shared/vision/sketch.ts';
 
 /** Photos of a split with what the model says of each, not having been trained on it. */
@@ -9,6 +10,8 @@ export interface JudgedSplit {
   matrix: FeatureMatrix;
   /** Row-major [photos, classes]. */
   probabilities: Float32Array;
+  /** How like the photos of the nearest class each is. */
+  familiarity: Float32Array;
 }
 
 /** More would make no test of drift sharper that a window of some hundred photos does not. */
@@ -41,9 +44,12 @@ export async function describeReference(
     schemaVersion: 1,
     dataset: dataset.version,
     // In full: rounded, an aspect ratio of 4 : 3 would differ from the one that predict measures, in every photo.
-    statistics: Object.fromEntries(
-      names.map((name) => [name, measured.map(({ sha256 }) => statistics.get(sha256)?.[name] ?? 0)]),
-    ),
+    statistics: {
+      ...Object.fromEntries(
+        names.map((name) => [name, measured.map(({ sha256 }) => statistics.get(sha256)?.[name] ?? 0)]),
+      ),
+      [FAMILIARITY]: measured.map(({ familiarity }) => familiarity),
+    },
     labels: answers.map(({ label }) => label),
     confidences: answers.map(({ confidence }) => confidence),
     sketches: {
@@ -53,7 +59,7 @@ export async function describeReference(
   };
 }
 
-function oneOfEachGroup({ matrix, probabilities }: JudgedSplit) {
+function oneOfEachGroup({ matrix, probabilities, familiarity }: JudgedSplit) {
   const { sha256, groups, features, dimension } = matrix;
   const classes = probabilities.length / Math.max(1, sha256.length);
   const seen = new Set<string>();
@@ -66,6 +72,7 @@ function oneOfEachGroup({ matrix, probabilities }: JudgedSplit) {
         sha256: digest,
         features: features.subarray(row * dimension, (row + 1) * dimension),
         probabilities: probabilities.subarray(row * classes, (row + 1) * classes),
+        familiarity: familiarity[row] ?? 0,
       },
     ];
   });

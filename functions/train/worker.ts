@@ -80,7 +80,11 @@ async function trainOn(
   const probabilities = applyHead(trained, validation.features, validation.labels.length);
   const labels = labelIndices(validation, classes);
   const { summary } = evaluateClassifier(probabilities, labels, classes, { seed: stored.seed });
-  const { directions, threshold } = learnFamiliarity(
+  const {
+    directions,
+    threshold,
+    heldOut: familiarity,
+  } = learnFamiliarity(
     own,
     { features: validation.features, labels },
     { classes: classes.length, dimension },
@@ -89,8 +93,8 @@ async function trainOn(
   const head = { ...trained, directions };
   const serving = await buildServingGraph(openObjects(settings), stored.extractor.id, head);
   const reference = await describeReference(db, stored, classes, [
-    { matrix: training, probabilities: heldOut },
-    { matrix: validation, probabilities },
+    { matrix: training, probabilities: heldOut, familiarity: familiarity.training },
+    { matrix: validation, probabilities, familiarity: familiarity.validation },
   ]);
   return { head, trainingMs, metrics: summary, unknownThreshold: threshold, serving, reference };
 }

@@ -5,10 +5,9 @@ import { shifts, simulateDrift } from '../vision/drift-simulation.ts';
 import { wilsonInterval } from '../vision/metrics.ts';
 import { exitCodeOf } from './report.ts';
 
-const usage = `Shows models windows of drawn photos, unchanged and changed, and counts what is told of drift.
+const usage = `Shows each of many models a window of drawn photos, unchanged and changed, and counts what is told of drift.
 
-  npm run drift-simulation -- --models N    models, each with photos of its own (default 10)
-                              --rounds N    windows a model and change (default 100)
+  npm run drift-simulation -- --models N    models, each with a window a change (default 200)
                               --window N    photos a window (default 200)
                               --level P     chance of a false alarm a window is given (default 0.05)
                               --seed N      (default 1)
@@ -17,8 +16,7 @@ Exit code 1 when alarms without a change are proved to be more than stated.
 `;
 
 const options = {
-  models: { type: 'string', default: '10' },
-  rounds: { type: 'string', default: '100' },
+  models: { type: 'string', default: '200' },
   window: { type: 'string', default: '200' },
   level: { type: 'string', default: '0.05' },
   seed: { type: 'string', default: '1' },
@@ -34,23 +32,15 @@ async function main(words: string[]): Promise<number> {
     process.stdout.write(usage);
     return 0;
   }
-  const [models, rounds, window, seed] = (['models', 'rounds', 'window', 'seed'] as const).map((name) => {
+  const [models, window, seed] = (['models', 'window', 'seed'] as const).map((name) => {
     const number = Number(given[name]);
     if (Number.isInteger(number) && number >= 0) return number;
     throw new DandelionError('bad-config', `--${name} ${given[name]}: give a whole number.`);
-  }) as [number, number, number, number];
+  }) as [number, number, number];
   const level = Number(given.level);
   if (!(level > 0 && level < 1))
     throw new DandelionError('bad-config', `--level ${given.level} is no chance.`);
-  const alarms = await simulateDrift({
-    training: TRAINING,
-    pool: 2 * window,
-    window,
-    rounds,
-    models,
-    level,
-    seed,
-  });
+  const alarms = await simulateDrift({ training: TRAINING, window, models, level, seed });
   for (const shift of shifts) {
     const { windows, alarms: told } = alarms[shift];
     const [low, high] = wilsonInterval(told, windows).map((share) => `${(share * 100).toFixed(1)} %`);

@@ -23,6 +23,9 @@ export interface ObservedPhoto {
 
 type PhotoSample = readonly ObservedPhoto[];
 
+/** The statistic that predict adds to those of a photo: how like the photos of the nearest class its features are. */
+export const FAMILIARITY = 'familiarity';
+
 export type DriftKind = 'input' | 'embedding' | 'prediction' | 'confidence' | 'performance';
 
 /** What one test found. */
@@ -76,7 +79,7 @@ export interface Performance {
 
 /**
  * Holds a window of photos that were answered against the reference of the model that answered them: each image
- * statistic, the sketch of the features, the mix of answers, the confidence and, where it is known, how often the model
+ * statistic, the familiarity and the sketch of the features, the mix of answers, the confidence and, where it is known, how often the model
  * is right. All tests share one level by Holm's method (S. Holm, "A simple sequentially rejective multiple test procedure", 1979), which holds however the tests
  * depend on each other: when nothing has changed, the chance that any of them speaks up is at most `level`.
  *
@@ -90,7 +93,7 @@ export function detectDrift(
 ): DriftReport {
   const found = [
     ...statisticsOf(reference, window).map((name) =>
-      compareNumbers('input', name, valuesOf(reference, name), valuesOf(window, name)),
+      compareNumbers(kindOf(name), name, valuesOf(reference, name), valuesOf(window, name)),
     ),
     ...compareSketches(reference, window, seed),
     compareMix(reference, window),
@@ -131,6 +134,11 @@ function statisticsOf(reference: PhotoSample, window: PhotoSample): string[] {
   const names = (sample: PhotoSample) => new Set(Object.keys(sample[0]?.statistics ?? {}));
   const measured = names(window);
   return [...names(reference)].filter((name) => measured.has(name)).sort();
+}
+
+/** Familiarity is one of the features, not of the photo: strange things drift here first, however well lit. */
+function kindOf(statistic: string): DriftKind {
+  return statistic === FAMILIARITY ? 'embedding' : 'input';
 }
 
 function valuesOf(photos: PhotoSample, name: string): number[] {

@@ -8,6 +8,8 @@ export interface Familiarity {
   threshold: number;
   /** Share of photos of the classes that are to stay above the threshold. */
   acceptance: number;
+  /** Of each photo, held against directions that it had no part in: what photos of the classes are to be expected like. */
+  heldOut: { training: Float32Array; validation: Float32Array };
 }
 
 /** Photos of one split. */
@@ -44,12 +46,14 @@ export function learnFamiliarity(
   acceptance: number,
 ): Familiarity {
   const sums = classSums(training, shape);
-  const cosines = [...leftOut(training, sums, shape)];
   const directions = unitRows(sums, shape.dimension);
-  cosines.push(...familiarityOf(directions, validation.features, validation.labels.length));
-  cosines.sort((a, b) => a - b);
+  const heldOut = {
+    training: leftOut(training, sums, shape),
+    validation: familiarityOf(directions, validation.features, validation.labels.length),
+  };
+  const cosines = [...heldOut.training, ...heldOut.validation].sort((a, b) => a - b);
   const threshold = cosines[Math.floor((1 - acceptance) * cosines.length)] ?? -1;
-  return { directions, threshold, acceptance };
+  return { directions, threshold, acceptance, heldOut };
 }
 
 /**
@@ -102,11 +106,12 @@ function addDirection(sums: Float32Array, start: number, photo: Float32Array, si
 }
 
 /** Cosines of the training photos with directions that their own group had no part in. */
-function* leftOut(
+function leftOut(
   { features, labels, groups }: LabelledFeatures,
   sums: Float32Array,
   { dimension }: Shape,
-): Generator<number> {
+): Float32Array {
+  const cosines = new Float32Array(labels.length);
   const byGroup = Map.groupBy(labels.keys(), (photo) => groups?.[photo] ?? photo);
   for (const members of byGroup.values()) {
     const without = sums.slice();
@@ -115,8 +120,11 @@ function* leftOut(
       addDirection(without, (labels[member] ?? 0) * dimension, photos[i] ?? new Float32Array(), -1);
     }
     const directions = unitRows(without, dimension);
-    for (const photo of photos) yield nearestCosine(directions, photo);
+    for (const [i, member] of members.entries()) {
+      cosines[member] = nearestCosine(directions, photos[i] ?? new Float32Array());
+    }
   }
+  return cosines;
 }
 
 function unitRows(rows: Float32Array, dimension: number): Float32Array {
