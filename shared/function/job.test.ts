@@ -3,6 +3,7 @@ import { once } from 'node:events';
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { type Event, resultIdOf, runIdOf } from '../events.ts';
@@ -86,6 +87,17 @@ describe('a job', () => {
     await expect.poll(() => broker.events.length, { timeout: 30_000 }).toBeGreaterThan(0);
     broker.answer = 202;
     expect(await ended).toBe(0);
+  });
+
+  it('waits for a broker that answers when the steps behind it have, and sends once', async () => {
+    broker.answer = 0;
+    const { ended } = await launch(delivered('unhurried'), { LEASE_MS: '400', HEARTBEAT_MS: '100' });
+    await expect.poll(() => broker.events.length, { timeout: 30_000 }).toBe(1);
+    // Several times as long as a notice would wait.
+    await sleep(1000);
+    await broker.release(202);
+    expect(await ended).toBe(0);
+    expect(broker.events).toHaveLength(1);
   });
 
   it('leaves what is refused for good with the dead letters, and says that no repeat helps', async () => {

@@ -35,6 +35,12 @@ const settings = z.object({
   JOB_SEND_WITHIN_MS: count(1).default(600_000),
 });
 
+/**
+ * A broker on channels in memory answers when every step behind it has taken the event; who hangs up before cuts its
+ * delivery off.
+ */
+const ANSWER_WITHIN_MS = 240_000;
+
 const problemDocument = z.looseObject({ status: z.number(), code: z.string(), detail: z.string() });
 const runDocument = z.object({
   status: z.enum(['queued', 'running', 'succeeded', 'failed', 'cancelled']),
@@ -66,7 +72,7 @@ export async function runJob(module: FunctionModule, options: JobOptions): Promi
   // The result is this process's own to send, after the ledger has it.
   const env = { ...options.env, PORT: '0', HOST: '127.0.0.1', RESULT_DELIVERY: 'reply' };
   const runtimeSettings = readRuntimeSettings(env, module);
-  const sink = createSink(runtimeSettings);
+  const sink = createSink(runtimeSettings, { answerWithinMs: ANSWER_WITHIN_MS, signal: options.stopping });
   if (sink === undefined) {
     throw new DandelionError(
       'bad-config',

@@ -13,6 +13,13 @@ export type SinkAnswer =
 /** Where notices go: posts one event, never throws. */
 export type Sink = (event: Event) => Promise<SinkAnswer>;
 
+export interface SinkOptions {
+  /** How long one try waits for the answer. */
+  answerWithinMs?: number;
+  /** Ends a try. */
+  signal?: AbortSignal;
+}
+
 /** Besides everything from 500 on. */
 const RETRIED_STATUSES = new Set([404, 408, 409, 429]);
 const FIRST_BACK_OFF_MS = 200;
@@ -25,20 +32,22 @@ const ANSWER_WITHIN_MS = 10_000;
  *
  * Source: Knative Eventing, SinkBinding; CloudEvent overrides.
  */
-export function createSink(settings: RuntimeSettings): Sink | undefined {
+export function createSink(
+  settings: RuntimeSettings,
+  // A claim in the outbox must outlive the try.
+  { answerWithinMs = Math.min(ANSWER_WITHIN_MS, settings.LEASE_MS / 2), signal }: SinkOptions = {},
+): Sink | undefined {
   const { K_SINK: url, K_CE_OVERRIDES: overrides } = settings;
   if (url === undefined) return undefined;
   // A broker of this machine is the local platform's, which may ask for the token that it gave us.
   const ownToken = isLoopback(new URL(url).hostname) ? settings.DANDELION_TOKEN : undefined;
   const token = settings.K_SINK_TOKEN ?? ownToken;
-  // A claim in the outbox must outlive the try.
-  const timeoutMs = Math.min(ANSWER_WITHIN_MS, settings.LEASE_MS / 2);
   return async (event) => {
     try {
       const { headers, body } = encodeBinary({ ...event, ...overrides.extensions });
       if (token !== undefined) headers.authorization = `Bearer ${token}`;
       const response = await fetch(url, {
-        ...{ method: 'POST', headers, redirect: 'manual', signal: AbortSignal.timeout(timeoutMs) },
+        ...{ method: 'POST', headers, redirect: 'manual', signal: endOf(answerWithinMs, signal) },
         body: body === undefined ? null : new Uint8Array(body),
       });
       await response.arrayBuffer();
@@ -47,6 +56,11 @@ export function createSink(settings: RuntimeSettings): Sink | undefined {
       return { kind: 'failed', reason: reasonOf(error), retryAfterMs: 0 };
     }
   };
+}
+
+function endOf(timeoutMs: number, signal: AbortSignal | undefined): AbortSignal {
+  const late = AbortSignal.timeout(timeoutMs);
+  return signal === undefined ? late : AbortSignal.any([late, signal]);
 }
 
 /** The wait after that many tries of one event: doubling from 0.2 s, as brokers do, up to a minute. */

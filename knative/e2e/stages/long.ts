@@ -27,7 +27,14 @@ export async function longTraining(suite: Suite): Promise<Row[]> {
     await followChain(cluster, request, { timeoutMs: TIMEOUT_MS });
     const tookS = (Date.now() - startedAt.getTime()) / 1000;
     const jobs = await jobsSince(namespace, startedAt);
-    for (const { metadata, status } of jobs) say(`  ${metadata?.name}: ${status?.succeeded ?? 0} succeeded`);
+    for (const { metadata, status } of jobs) {
+      const [madeS, endedS] = [metadata?.creationTimestamp, status?.completionTime].map(
+        (at) => ((at?.getTime() ?? Number.NaN) - startedAt.getTime()) / 1000,
+      );
+      say(
+        `  ${metadata?.name}: ${status?.succeeded ?? 0} succeeded, made after ${madeS} s, ended after ${endedS} s`,
+      );
+    }
     const { lost, doubled } = await auditChains(cluster, [request], before);
     for (const fault of [...lost, ...doubled]) say(`  ${fault}`);
     const succeeded = jobs.filter(({ status }) => status?.succeeded === 1).length;
