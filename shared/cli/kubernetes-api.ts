@@ -1,6 +1,7 @@
 import type { RequestOptions } from 'node:https';
 import { request } from 'node:https';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { z } from 'zod';
 import { DandelionError } from '../errors.ts';
 import type { Event } from '../events.ts';
 import { encodeBinary } from '../function/cloudevents.ts';
@@ -32,6 +33,9 @@ const READ_TRIES = 5;
 const RETRY_AFTER_MS = 1000;
 /** Where a multi-tenant broker takes events: `/{namespace}/{broker}`. */
 const BROKER_INGRESS = '/api/v1/namespaces/knative-eventing/services/http:broker-ingress:80/proxy';
+
+const ACTIVATOR = '/api/v1/namespaces/knative-serving/services/http:activator-service:80/proxy';
+const readyService = z.object({ status: z.object({ latestReadyRevisionName: z.string() }) });
 
 /**
  * Opens the API of the current context.
@@ -114,4 +118,31 @@ export async function sendToBroker(
     'upstream-unavailable',
     `The broker ${broker.name} in namespace ${broker.namespace} answered ${status}: ${text.slice(0, 300)}`,
   );
+}
+
+/**
+ * Asks a Service that only the cluster itself can reach, through the API server and Knative's activator, which wakes it
+ * where it is at zero. Not for what is behind DANDELION_TOKEN: the API server takes the header for its own.
+ *
+ * @throws DandelionError `upstream-unavailable` when there is no such Service or it does not answer
+ */
+export async function askService(
+  api: KubernetesApi,
+  { namespace, name }: { namespace: string; name: string },
+  { method = 'GET', path }: { method?: string; path: string },
+): Promise<ApiAnswer> {
+  const service = `/apis/serving.knative.dev/v1/namespaces/${namespace}/services/${name}`;
+  const found = await api.call('GET', service);
+  const revision = readyService.safeParse(found.status === 200 ? JSON.parse(found.text) : undefined);
+  if (!revision.success) {
+    const why = `the Service ${name} of namespace ${namespace} is not there or was never ready`;
+    throw new DandelionError('upstream-unavailable', `${why}; name another one by --namespace.`);
+  }
+  return api.call(method, `${ACTIVATOR}${path}`, {
+    headers: {
+      'knative-serving-namespace': namespace,
+      'knative-serving-revision': revision.data.status.latestReadyRevisionName,
+    },
+    timeoutMs: 120_000,
+  });
 }

@@ -1,5 +1,6 @@
 import { randomBytes } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { askService } from '../../../shared/cli/kubernetes-api.ts';
 import type { Event } from '../../../shared/events.ts';
 import { listDeadLetters } from '../../../shared/stores/dead-letters.ts';
 import { until } from '../cluster.ts';
@@ -28,10 +29,8 @@ export async function poison(suite: Suite): Promise<Row[]> {
   await until('the dead letter', async () => (await find()) !== undefined, { timeoutMs: TIMEOUT_MS });
   const letter = await find();
   say(`  ${letter?.destination}: ${letter?.cause}`);
-  // Monitor has just taken it, so its pod is there.
-  const [pod] = await cluster.podsOf('monitor');
-  const path = `/api/v1/namespaces/${namespace}/pods/${pod?.metadata?.name}:8012/proxy/dead-letters/${letter?.id}/replay`;
-  const { status, text } = await api.call('POST', path);
+  const replay = { method: 'POST', path: `/dead-letters/${letter?.id}/replay` };
+  const { status, text } = await askService(api, { namespace, name: 'monitor' }, replay);
   if (status !== 200) say(`  replay answered ${status}: ${text.slice(0, 300)}`);
   await until('it comes back', async () => ((await find())?.occurrences ?? 0) > 1, { timeoutMs: TIMEOUT_MS });
   const back = await find();
