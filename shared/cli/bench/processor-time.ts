@@ -31,15 +31,19 @@ export async function processorTimes(): Promise<ProcessorTimes> {
  * photo's way, but hardly this. Linux only; NaN elsewhere.
  */
 export async function processorMs(processId: number): Promise<number> {
-  const tasks = `/proc/${processId}/task`;
-  const threads = await readdir(tasks).catch(() => undefined);
+  const threads = await readdir(`/proc/${processId}/task`).catch(() => undefined);
   if (threads === undefined) return Number.NaN;
-  const times = await Promise.all(
-    threads.map(async (thread) => {
-      // Of a thread that has just ended there is none.
-      const text = await readFile(`${tasks}/${thread}/schedstat`, 'utf8').catch(() => '0');
-      return Number(text.split(' ')[0]);
-    }),
-  );
-  return times.reduce((sum, nanoseconds) => sum + nanoseconds, 0) / 1e6;
+  const times = await Promise.all(threads.map((thread) => threadMs(processId, thread)));
+  return times.reduce((sum, ms) => sum + ms, 0);
+}
+
+/** As {@link processorMs}, of the thread that runs the event loop alone. */
+export function mainThreadMs(processId: number): Promise<number> {
+  return threadMs(processId, String(processId));
+}
+
+async function threadMs(processId: number, thread: string): Promise<number> {
+  // Of a thread that has just ended there is none.
+  const text = await readFile(`/proc/${processId}/task/${thread}/schedstat`, 'utf8').catch(() => '0');
+  return Number(text.split(' ')[0]) / 1e6;
 }
