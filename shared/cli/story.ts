@@ -78,6 +78,8 @@ async function stage(options: StoryOptions, folder: string): Promise<number> {
       DRIFT_WINDOW: String(options.window),
       DRIFT_RETRAIN_MIN_LABELS: String(Math.min(20, options.labels)),
       PREDICTION_LOG_FLUSH_MS: '500',
+      // Told in minutes: each check as soon as there is a window for it.
+      DRIFT_TIME_SHARE: '1',
       // One person labels them all at once.
       FEEDBACK_PER_MINUTE: '100000',
     },

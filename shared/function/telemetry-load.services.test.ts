@@ -24,7 +24,7 @@ const LINES_A_CALL = 250;
  */
 const HEAP_MB = 96;
 /** What a process may grow by. */
-const MOST_GROWTH_MB = 150;
+const MOST_GROWTH_MB = 200;
 /** A minute apart, and one at the start. */
 const metricsDocuments = (startedAt: number) => Math.ceil((performance.now() - startedAt) / 60_000) + 1;
 

@@ -49,7 +49,7 @@ export async function savePredictions(
     sketch: sketch?.values,
     sketchBytes: sketchBytes?.float32,
   }));
-  const kept = await query(
+  const others = await query(
     db,
     () => db<{ id: string; madeAt: Date; isNew: boolean }[]>`
       with sent as (
@@ -68,16 +68,19 @@ export async function savePredictions(
         on conflict (id) do nothing
         returning id, made_at
       )
+      -- Of most there is nothing to tell: they are new, and kept under their own time.
       select id, coalesce(added.made_at, earlier.made_at, sent.made_at) as "madeAt", added.id is not null as "isNew"
-      from sent left join added using (id) left join predictions as earlier using (id)`,
+      from sent left join added using (id) left join predictions as earlier using (id)
+      where added.id is null or added.made_at <> sent.time`,
   );
-  const rowOf = new Map(kept.map((row) => [row.id, row]));
+  const otherOf = new Map(others.map((row) => [row.id, row]));
+  const known = [...otherOf.values()].filter(({ isNew }) => !isNew).length;
   return {
-    added: [...rowOf.values()].filter(({ isNew }) => isNew).length,
-    records: records.map((record) => ({
-      ...record,
-      time: rowOf.get(record.id)?.madeAt.toISOString() ?? record.time,
-    })),
+    added: new Set(records.map(({ id }) => id)).size - known,
+    records: records.map((record) => {
+      const other = otherOf.get(record.id);
+      return other === undefined ? record : { ...record, time: other.madeAt.toISOString() };
+    }),
   };
 }
 
