@@ -104,7 +104,7 @@ async function explained(
   const { classHeatmap, heatmapOverlay } = await import('../../shared/vision/heatmap.ts');
   const label = likeliest(scores);
   const heatmap = classHeatmap(heat, scores, label);
-  const overlay = await heatmapOverlay(heatmap);
+  const overlay = heatmapOverlay(heatmap);
   const { side, values } = heatmap;
   return {
     label: classes[label] ?? '',

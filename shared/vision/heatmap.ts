@@ -1,4 +1,4 @@
-import sharp from 'sharp';
+import { encodePng } from './png.ts';
 
 /** Where a photo speaks for a class. */
 export interface Heatmap {
@@ -8,8 +8,8 @@ export interface Heatmap {
   values: Float32Array;
 }
 
-/** Width and height of the overlay in pixels; whoever shows it stretches it over the photo. */
-const OVERLAY_SIZE = 112;
+/** Along a side; whoever shows the overlay stretches it over the photo. */
+const PIXELS_A_PLACE = 8;
 /** The strongest place still lets the photo through. */
 const OPACITY = 0.7;
 
@@ -41,13 +41,31 @@ export function classHeatmap(heat: Float32Array, scores: ArrayLike<number>, labe
  *
  * @returns a PNG file with transparency
  */
-export async function heatmapOverlay({ side, values }: Heatmap): Promise<Buffer> {
-  const pixels = Buffer.alloc(side * side * 4);
-  for (const [place, value] of values.entries()) {
-    pixels.set([255, Math.round(220 * (1 - value)), 0, Math.round(255 * OPACITY * value)], place * 4);
+export function heatmapOverlay(heatmap: Heatmap): Buffer {
+  const side = heatmap.side * PIXELS_A_PLACE;
+  const pixels = new Uint8Array(side * side * 4);
+  for (const [pixel, value] of betweenPlaces(heatmap, side).entries()) {
+    pixels.set([255, Math.round(220 * (1 - value)), 0, Math.round(255 * OPACITY * value)], pixel * 4);
   }
-  return sharp(pixels, { raw: { width: side, height: side, channels: 4 } })
-    .resize(OVERLAY_SIZE, OVERLAY_SIZE, { kernel: 'cubic', fit: 'fill' })
-    .png({ compressionLevel: 1 })
-    .toBuffer();
+  return encodePng(pixels, side);
+}
+
+/** The values on a finer grid, linear between the middles of the places. */
+function betweenPlaces({ side: places, values }: Heatmap, side: number): Float32Array {
+  const taps = Array.from({ length: side }, (_, pixel) => {
+    const at = Math.min(places - 1, Math.max(0, ((pixel + 0.5) * places) / side - 0.5));
+    const low = Math.floor(at);
+    return { low, high: Math.min(places - 1, low + 1), share: at - low };
+  });
+  const blend = (a = 0, b = 0, share: number) => a + (b - a) * share;
+  const result = new Float32Array(side * side);
+  for (const [y, row] of taps.entries()) {
+    const [upper, lower] = [row.low * places, row.high * places];
+    for (const [x, { low, high, share }] of taps.entries()) {
+      const above = blend(values[upper + low], values[upper + high], share);
+      const below = blend(values[lower + low], values[lower + high], share);
+      result[y * side + x] = blend(above, below, row.share);
+    }
+  }
+  return result;
 }
