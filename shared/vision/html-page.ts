@@ -7,9 +7,9 @@ const STYLE = `
 :root { color-scheme: light dark; font: 16px/1.5 system-ui, Helvetica, Arial, sans-serif }
 body { max-width: 72rem; margin: 2rem auto; padding: 0 1rem }
 table { border-collapse: collapse; margin: 0.5rem 0 1.5rem }
-th, td { padding: 0.25rem 0.75rem; border-bottom: 1px solid #8884; text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap }
+th, td { padding: 0.25rem 0.75rem; border-bottom: 1px solid #8884; text-align: left; white-space: nowrap }
+.number { text-align: right; font-variant-numeric: tabular-nums }
 td:last-child { white-space: normal }
-th:first-child, td:first-child { text-align: left }
 figure { display: inline-block; width: 11.5rem; margin: 0 0.75rem 1rem 0; vertical-align: top; overflow-wrap: anywhere; font-size: 0.85rem }
 figure img { width: 100%; display: block; background: #8882 }
 .pictures svg { max-width: 100%; height: auto; margin-right: 1rem }
@@ -32,11 +32,15 @@ export function paragraph(text: string): Html {
   return `<p>${escapeXml(text)}</p>`;
 }
 
-/** A table of text; an empty one says so. */
+/** What stands to the right of its column: a number, its unit, an interval of two; or nothing. */
+const NUMBERS = /^([+-]?\d[\d.]*( %| points)?( to [+-]?\d[\d.]*( %| points)?)?)?$/;
+
+/** A table of text, columns of numbers to the right; an empty one says so. */
 export function htmlTable(heads: readonly string[], rows: readonly (readonly string[])[]): Html {
   if (rows.length === 0) return paragraph('None.');
+  const isNumber = heads.map((_, column) => rows.every((cells) => NUMBERS.test(cells[column] ?? '')));
   const line = (cells: readonly string[], tag: 'th' | 'td') =>
-    `<tr>${cells.map((cell) => `<${tag}>${escapeXml(cell)}</${tag}>`).join('')}</tr>`;
+    `<tr>${cells.map((cell, column) => `<${tag}${isNumber[column] ? ' class="number"' : ''}>${escapeXml(cell)}</${tag}>`).join('')}</tr>`;
   return `<table><thead>${line(heads, 'th')}</thead><tbody>${rows.map((cells) => line(cells, 'td')).join('')}</tbody></table>`;
 }
 

@@ -55,7 +55,7 @@ export async function doctorPage(
 ): Promise<Buffer> {
   const figure = async (source: string, lines: string[]): Promise<Html> =>
     htmlFigure(await thumbnail(await readFile(join(folder, source)), THUMBNAIL), [source, ...lines]);
-  const percent = (share: number) => `${(share * 100).toFixed(1)} %`;
+  const percent = (share: number) => `${(share * 100).toFixed(1)}\u00a0%`;
   const doubted = await Promise.all(
     suspects.map(({ source, label, suggested, ...probability }) =>
       figure(source, [
