@@ -121,17 +121,20 @@ describe('train', () => {
     expect(problem?.detail).toContain('another-v1');
   });
 
-  it('refuses features that are no numbers, and makes nothing', async () => {
-    const broken = { id: 'broken-v1', dimension: 3, inputSize: 224 };
+  it.each([
+    ['are no numbers', [1, Number.NaN, 2], 'is NaN'],
+    ['are the same for all photos', [1, 3, 2], 'the very same features'],
+  ])('refuses features that %s, and makes nothing', async (what, numbers, reason) => {
+    const broken = { id: `broken: ${what}`, dimension: 3, inputSize: 224 };
     const images = await readDataset(stores.db, 'plants', stored.dataset.version);
-    const vector = Float32Array.of(1, Number.NaN, 2);
+    const vector = Float32Array.from(numbers);
     const rows = images.map(({ sha256 }) => ({ sha256, vector, augmentedVector: vector, statistics: {} }));
     await storeFeatures(stores.db, 'plants', broken.id, rows);
     const before = await listModelVersions(stores.objects, 'plants');
-    const event = request({ ...stored, extractor: broken }, 'event-nan');
+    const event = request({ ...stored, extractor: broken }, `event of ${what}`);
     const { problem } = await invoke(train, { name: 'train', event, env: stores.env });
     expect(problem).toMatchObject({ code: 'bad-data', status: 422 });
-    expect(problem?.detail).toContain('is NaN');
+    expect(problem?.detail).toContain(reason);
     expect(await listModelVersions(stores.objects, 'plants')).toEqual(before);
   });
 

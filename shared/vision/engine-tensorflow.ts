@@ -112,8 +112,9 @@ function kernelOf(compiler: Compiler, name: string | undefined, depthwise: boole
 
 /**
  * Between which values an operation cuts off what it reads; undefined for one that does something else. Bytes cut off
- * what they cannot say. That they round as well is left out: in floats it would cost five times the time of the network,
- * and what it changes is noise.
+ * what they cannot say. That they round as well is left out: with it a photo takes 1.6 times as long, and features still
+ * differ from onnxruntime's by up to 0.20, for sums that lie between two bytes fall to either side; without it by up to
+ * 0.61 (12 photos, least cosine 0.9989 and 0.9857).
  */
 function limitsOf(graph: OnnxGraph, node: OnnxNode): { low: number; high: number } | undefined {
   if (node.opType === 'QuantizeLinear') {

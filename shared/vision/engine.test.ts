@@ -143,6 +143,14 @@ describe('openEngine', () => {
     expect(tf.memory().numTensors).toBe(before);
   });
 
+  it.each(['onnxruntime', 'wasm'] as const)('names a graph that is cut off (%s)', async (prefer) => {
+    const graph = smallGraph(1);
+    for (const share of [0.1, 0.5, 0.9, 0.999]) {
+      const cut = graph.subarray(0, Math.floor(graph.length * share));
+      await expect(openEngine(cut, { prefer })).rejects.toMatchObject({ code: 'model-broken' });
+    }
+  });
+
   it('names a graph that is no model, lacks our outputs or holds an operation it cannot run', async () => {
     const broken = expect.objectContaining({ code: 'model-broken' });
     await expect(openEngine(Buffer.from('nothing'))).rejects.toEqual(broken);

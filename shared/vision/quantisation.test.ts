@@ -91,6 +91,12 @@ describe('a backbone in bytes', () => {
     },
   );
 
+  it('is understood alike by both engines, though one leaves roundings out', async () => {
+    const [native, wasm] = await Promise.all([featuresOf('int8', 'onnxruntime'), featuresOf('int8', 'wasm')]);
+    for (const [photo, features] of native.entries())
+      expect(cosine(features, wasm[photo] ?? new Float32Array())).toBeGreaterThan(0.98);
+  });
+
   it('is the same bytes for the same weights', () => {
     const again = backboneGraph(randomStateDict(SMALL_ARCHITECTURE, 7), {
       architecture: SMALL_ARCHITECTURE,
