@@ -83,6 +83,7 @@ export async function readWantedRevision(
  *
  * @param wanted its version, or undefined for any other than `not`
  * @param revision its revision, where not any will do
+ * @param check called while it waits; throws to end the wait
  * @throws DandelionError `time-limit`
  */
 export async function untilServing(
@@ -93,7 +94,14 @@ export async function untilServing(
     not,
     revision: only,
     timeoutMs,
-  }: { wanted?: string | undefined; not?: string | undefined; revision?: string; timeoutMs: number },
+    check,
+  }: {
+    wanted?: string | undefined;
+    not?: string | undefined;
+    revision?: string;
+    timeoutMs: number;
+    check?: () => Promise<void>;
+  },
 ): Promise<string> {
   const deadline = Date.now() + timeoutMs;
   for (;;) {
@@ -110,6 +118,7 @@ export async function untilServing(
         `${wanted ?? 'Another version'} did not get the traffic within ${timeoutMs} ms; it goes to ${now ?? 'nobody'}.`,
       );
     }
+    await check?.();
     await sleep(250);
   }
 }

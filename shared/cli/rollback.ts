@@ -4,9 +4,9 @@ import { userInfo } from 'node:os';
 import { parseArgs } from 'node:util';
 import { z } from 'zod';
 import { DandelionError, toDandelionError } from '../errors.ts';
-import { createEvent, type Event, eventSchemas } from '../events.ts';
+import { createEvent, type Event, eventSchemas, runIdOf } from '../events.ts';
 import { encodeBinary } from '../function/cloudevents.ts';
-import { type KubernetesApi, openKubernetesApi, sendToBroker } from './kubernetes-api.ts';
+import { askService, type KubernetesApi, openKubernetesApi, sendToBroker } from './kubernetes-api.ts';
 import { readPredictTraffic, readWantedRevision, untilServing } from './predict-service.ts';
 
 const usage = `npm run rollback                     the version that served before the present one serves again
@@ -127,8 +127,24 @@ async function rollBackOnCluster(
     wanted: to,
     not: served,
     timeoutMs: CLUSTER_TIMEOUT_MS,
+    check: () => rejectRefused(api, namespace, event),
   });
   say(`${serving} serves again, ${served} was taken back.`);
+}
+
+/**
+ * The broker took the request, so only deploy's ledger tells that it was refused.
+ *
+ * @throws DandelionError `bad-request` with deploy's own words
+ */
+async function rejectRefused(api: KubernetesApi, namespace: string, event: Event): Promise<void> {
+  const path = `/runs/${runIdOf('deploy', event.source, event.id)}`;
+  const { status, text } = await askService(api, { namespace, name: 'deploy' }, { path });
+  // Not begun yet, or behind a token that the API server does not pass on.
+  if (status !== 200) return;
+  const { status: outcome, problem: why } = run.parse(JSON.parse(text));
+  if (outcome !== 'failed' && outcome !== 'cancelled') return;
+  throw new DandelionError('bad-request', why?.detail ?? `The rollback ${outcome}.`);
 }
 
 /** The version that serves goes on with the image and settings that the template names now. */
@@ -141,7 +157,8 @@ async function renew(
   const revision = await readWantedRevision(api, namespace, version);
   if (champion.revision === revision) return say(`${version} serves already.`);
   await sendToBroker(api, { namespace, name: BROKER }, event);
-  await untilServing(api, namespace, { wanted: version, revision, timeoutMs: CLUSTER_TIMEOUT_MS });
+  const check = () => rejectRefused(api, namespace, event);
+  await untilServing(api, namespace, { wanted: version, revision, timeoutMs: CLUSTER_TIMEOUT_MS, check });
   say(`${version} serves from its new revision ${revision}.`);
 }
 
