@@ -16,6 +16,7 @@ function score(photos: number, wrong: number, change: Partial<CandidateScore> = 
     overconfidence: 0.02,
     correct: Array.from({ length: photos }, (_, index) => index >= wrong),
     latencyMs: 10,
+    undisturbedMs: 8,
     sizeBytes: 1000,
     servingDeviation: 1e-6,
     ...change,
@@ -48,7 +49,9 @@ describe('the promotion gate', () => {
   it('refuses a model that is surer than right, slow, large, or served otherwise than measured', () => {
     const champion = score(100, 5);
     expect(failed(score(100, 5, { overconfidence: 0.2 }), champion)).toEqual(['calibration']);
-    expect(failed(score(100, 5, { latencyMs: 21 }), champion)).toEqual(['latency']);
+    expect(failed(score(100, 5, { undisturbedMs: 17 }), champion)).toEqual(['latency']);
+    // Measured while others wanted the processor.
+    expect(failed(score(100, 5, { latencyMs: 90 }), champion)).toEqual([]);
     expect(failed(score(100, 5, { sizeBytes: 2001 }), champion)).toEqual(['size']);
     expect(failed(score(100, 5, { servingDeviation: 0.5 }), champion)).toEqual(['serving-agreement']);
   });

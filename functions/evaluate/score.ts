@@ -63,7 +63,8 @@ export function scoreAnswers(
     metrics: report.summary,
     correct,
     overconfidence: overconfidenceOf(report),
-    latencyMs: median(answers.latenciesMs),
+    latencyMs: quantile(answers.latenciesMs, 0.5),
+    undisturbedMs: quantile(answers.latenciesMs, 0.1),
     sizeBytes: model.sizeBytes,
   };
 }
@@ -81,7 +82,7 @@ function predictedClass(probabilities: Float32Array, row: number, width: number)
   return scores.indexOf(Math.max(...scores));
 }
 
-function median(values: readonly number[]): number {
+function quantile(values: readonly number[], share: number): number {
   const sorted = [...values].sort((a, b) => a - b);
-  return sorted[Math.floor(sorted.length / 2)] ?? 0;
+  return sorted[Math.floor(sorted.length * share)] ?? 0;
 }
