@@ -15,8 +15,8 @@ export interface Embedding {
  * Tried and no better, on 300 photos of dandelions and grass (5-fold cross-validation, 6 to 10 seeds; points more on photos
  * as they are, over 9 to 13 kinds of spoilt ones, and on photos made to look wide): three augmented views instead of one
  * (-0.3, +0.4, -0.5, at twice the time); uncertain photos looked at once more, mirrored (0.0, wide +0.4), at both ends
- * too (+0.2, wide -1.9), at six tiles 1.5 times larger (-0.1, wide -2.5) or twice as large (-0.5, wide -4.1), by the same
- * head; and by a head trained on tiles (-0.1, spoilt +0.4, wide -2.9).
+ * too (+0.2, spoilt +0.3, wide -1.9), at six tiles 1.5 times larger (-0.1, spoilt +0.7, wide -2.5) or twice as large (-0.5,
+ * spoilt +0.6, wide -4.1), by the same head; and by a head trained on tiles (-0.1, spoilt +0.4, wide -2.9).
  *
  * @param photos decoded to the engine's input size
  * @throws DandelionError `model-broken` when a feature is no number

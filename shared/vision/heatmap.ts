@@ -8,8 +8,8 @@ export interface Heatmap {
   values: Float32Array;
 }
 
-/** Along a side; whoever shows the overlay stretches it over the photo. */
-const PIXELS_A_PLACE = 8;
+/** Along a side; whoever shows the overlay stretches it over the photo, smoothly as browsers do. */
+const PIXELS_A_PLACE = 4;
 /** The strongest place still lets the photo through. */
 const OPACITY = 0.7;
 

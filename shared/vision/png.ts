@@ -6,7 +6,7 @@ const SIGNATURE = Buffer.from([0x89, 0x50, 0x4e, 0x47, 0x0d, 0x0a, 0x1a, 0x0a]);
 const RGBA_8_BITS = [8, 6, 0, 0, 0];
 
 /**
- * Writes a small picture as a PNG: 0.1 ms for 56 x 56 pixels, where libvips takes 2 and has to be loaded.
+ * Writes a small picture as a PNG: 0.1 ms for 28 x 28 pixels, where libvips takes 2 and has to be loaded.
  *
  * @param pixels row-major, `side * side * 4` bytes: red, green, blue, opacity
  */
