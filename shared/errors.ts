@@ -64,6 +64,7 @@ const catalogue = {
   'deploy-busy': { status: 503, title: 'Another deployment of this model is under way' },
   'cluster-unavailable': { status: 503, title: 'The Kubernetes API cannot be reached' },
   'cluster-refused': { status: 500, title: 'The Kubernetes API refused a request' },
+  'service-missing': { status: 503, title: 'The predict Service is not there' },
   'revision-failed': { status: 500, title: 'The new revision does not get ready' },
   'nothing-to-roll-back': { status: 422, title: 'There is no such version to go back to' },
   // Trouble

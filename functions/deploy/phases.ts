@@ -1,3 +1,5 @@
+import { DandelionError } from '../../shared/errors.ts';
+import { pause } from '../../shared/function/abort.ts';
 import type { FunctionContext } from '../../shared/function/types.ts';
 import {
   advanceDeployment,
@@ -8,7 +10,7 @@ import {
 import { runStage } from './canary.ts';
 import { moveAlias, moveChampion, moveTraffic, takeBack } from './promotion.ts';
 import { checkCandidate, makeRevision } from './revision.ts';
-import { type Phase, report, type Work } from './work.ts';
+import { type Change, type Phase, report, type Work } from './work.ts';
 
 /** What each phase does, and where it leads. Every one can be cut off anywhere and begun again. */
 const phases: Record<Exclude<Deployment['phase'], 'done' | 'rolled-back' | 'superseded'>, Phase> = {
@@ -20,6 +22,10 @@ const phases: Record<Exclude<Deployment['phase'], 'done' | 'rolled-back' | 'supe
   alias: moveAlias,
   'roll-back': takeBack,
 };
+
+/** How long Kubernetes is given to clear away the revisions of a Service that was deleted. */
+const CLEARED_AFTER_MS = 2000;
+
 /** Brings a deployment from where it stands to its end. @returns the finished row */
 export async function runDeployment(work: Work): Promise<Deployment> {
   const { context, lease, stores } = work;
@@ -29,11 +35,21 @@ export async function runDeployment(work: Work): Promise<Deployment> {
     context.signal.throwIfAborted();
     await renewDeployment(stores.db, lease);
     report(work, phase);
-    const { decided, ...change } = await phases[phase](work);
+    const { decided, ...change } = await phases[phase](work).catch((error: unknown) =>
+      beginAgain(work, error),
+    );
     const decision = decided && { ...decided, phase, at: new Date().toISOString() };
     work.deployment = await advanceDeployment(stores.db, lease, work.deployment, { ...change, decision });
     if (decision !== undefined) logDecision(work, decision);
   }
+}
+
+/** Somebody deleted the Service: what was done to it is gone, so the version is brought to the traffic from the start. */
+async function beginAgain({ context }: Work, thrown: unknown): Promise<Change> {
+  if (!(thrown instanceof DandelionError && thrown.code === 'service-missing')) throw thrown;
+  await pause(CLEARED_AFTER_MS, context.signal);
+  const decided = { decision: 'begun again', reason: thrown.message, evidence: {} };
+  return { phase: 'revision', stage: 0, previous: null, previousRevision: null, revision: null, decided };
 }
 
 function logDecision({ deployment, context }: Work, { phase, decision, reason, evidence }: Decision): void {

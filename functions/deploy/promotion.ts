@@ -1,6 +1,6 @@
 import { DandelionError } from '../../shared/errors.ts';
 import { promoteChampion, readModel } from '../../shared/stores/models.ts';
-import type { Route } from './rollout.ts';
+import type { Route, Serving } from './rollout.ts';
 import { type Change, servingOf, type Work, waiting } from './work.ts';
 
 /** champion.json is the truth of who serves, so it moves first; traffic and alias follow it. */
@@ -47,10 +47,24 @@ export async function moveAlias(work: Work): Promise<Change> {
 
 /** The version before gets all the traffic again; champion.json was not moved yet. */
 export async function takeBack(work: Work): Promise<Change> {
-  const { deployment, rollout } = work;
-  const before = servingOf(deployment);
+  const before = servingOf(work.deployment);
   if (before !== undefined) {
-    await rollout.route([{ ...before, share: 100, tag: 'champion' }], work.lease.token, waiting(work));
+    await routeAll(work, before).catch((error: unknown) => makeAnew(work, before.version, error));
   }
   return { phase: 'rolled-back' };
+}
+
+/** Where somebody deleted the Service, the version before gets one again. */
+async function makeAnew(work: Work, version: string, thrown: unknown): Promise<void> {
+  if (!(thrown instanceof DandelionError && thrown.code === 'service-missing')) throw thrown;
+  const { deployment, rollout, lease } = work;
+  const { model } = deployment;
+  const revision = await rollout.revisionOf(model, version);
+  const wanted = { model, version, revision, serving: undefined, fence: lease.token };
+  await rollout.prepare({ ...wanted, waiting: waiting(work) });
+  await routeAll(work, { revision, version });
+}
+
+async function routeAll(work: Work, to: Serving): Promise<void> {
+  await work.rollout.route([{ ...to, share: 100, tag: 'champion' }], work.lease.token, waiting(work));
 }

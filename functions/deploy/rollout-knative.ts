@@ -227,7 +227,7 @@ async function readTemplateFile(path: string): Promise<string> {
 }
 
 function gone(name: string): DandelionError {
-  return new DandelionError('cluster-unavailable', `The Service ${name} was deleted meanwhile.`, {
+  return new DandelionError('service-missing', `The Service ${name} was deleted meanwhile.`, {
     retryAfterMs: 2000,
   });
 }

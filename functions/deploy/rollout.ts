@@ -20,7 +20,10 @@ export type Ask = (
   signal: AbortSignal,
 ) => Promise<{ status: number; text: string }>;
 
-/** One way to bring a version to the traffic. Every call can be repeated. */
+/**
+ * One way to bring a version to the traffic. Every call can be repeated; those that write throw `service-missing` when
+ * somebody deleted what they write to.
+ */
 export interface Rollout {
   /** `false`: the version in champion.json is the traffic, there are no shares. */
   readonly canary: boolean;

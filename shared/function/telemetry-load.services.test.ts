@@ -4,7 +4,7 @@ import { once } from 'node:events';
 import { setTimeout as delay } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { Client } from '@elastic/elasticsearch';
-import { afterAll, afterEach, beforeEach, expect, test } from 'vitest';
+import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from 'vitest';
 import { z } from 'zod';
 import { describeService } from '../stores/testing-services.ts';
 import { openWay, type Way } from '../stores/testing-way.ts';
@@ -29,7 +29,7 @@ const MOST_GROWTH_MB = 200;
 const metricsDocuments = (startedAt: number) => Math.ceil((performance.now() - startedAt) / 60_000) + 1;
 
 describeService('ELASTICSEARCH_URL', "a function's telemetry under load", (node) => {
-  const client = new Client({ node });
+  let client: Client;
   let way: Way;
   let child: ChildProcess;
   let url: string;
@@ -39,6 +39,9 @@ describeService('ELASTICSEARCH_URL', "a function's telemetry under load", (node)
   /** Logs and metrics of this process alone. */
   let streams: string;
 
+  beforeAll(() => {
+    client = new Client({ node });
+  });
   beforeEach(async () => {
     way = await openWay(node);
     const namespace = `test${randomBytes(4).toString('hex')}`;
