@@ -30,6 +30,10 @@ describe('intervals', () => {
     expect(interval[0]).toBeGreaterThanOrEqual(38);
     expect(interval[1]).toBeLessThanOrEqual(62);
   });
+  it('leave the median of five answers open: even the least of them is above it once in thirty times', () => {
+    expect(medianInterval([1, 2, 3, 4, 5]).interval).toEqual([0, Number.POSITIVE_INFINITY]);
+    expect(medianInterval([]).interval).toEqual([0, Number.POSITIVE_INFINITY]);
+  });
 });
 
 describe('a canary stage', () => {
@@ -54,6 +58,9 @@ describe('a canary stage', () => {
   });
   it('fails when every answer failed and there is no version to compare to', () => {
     expect(judgeStage(samples(8, 8), undefined, policy).verdict).toBe('fail');
+  });
+  it('does not take the first answers of a fresh process for its speed', () => {
+    expect(judgeStage(samples(49, 0, 90), samples(49, 0, 6), policy).verdict).toBe('wait');
   });
   it('fails when answers take clearly longer, and not for one slow answer', () => {
     expect(judgeStage(samples(60, 0, 40), samples(60, 0, 10), policy).reason).toMatch(/^latency/);

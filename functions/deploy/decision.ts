@@ -51,19 +51,24 @@ export function rateDifferenceInterval(
   ];
 }
 
-/** Median with its distribution-free 95 % interval between order statistics (Conover 1999, 3.2). */
+/**
+ * Median with its distribution-free 95 % interval between order statistics (Conover 1999, 3.2); of too few values there are
+ * no such statistics, and the interval is open.
+ */
 export function medianInterval(values: readonly number[]): { median: number; interval: Interval } {
   const sorted = [...values].sort((first, second) => first - second);
-  const at = (rank: number) => sorted[Math.min(sorted.length - 1, Math.max(0, rank))] ?? Number.NaN;
+  const at = (rank: number) => sorted[rank] ?? Number.NaN;
   const half = (Z * Math.sqrt(sorted.length)) / 2;
   const middle = sorted.length / 2;
   const median = (at(Math.ceil(middle) - 1) + at(Math.floor(middle))) / 2;
-  return { median, interval: [at(Math.floor(middle - half) - 1), at(Math.ceil(middle + half))] };
+  const [low, high] = [sorted[Math.floor(middle - half) - 1], sorted[Math.ceil(middle + half)]];
+  return { median, interval: [low ?? 0, high ?? Number.POSITIVE_INFINITY] };
 }
 
 /**
  * Judges one stage: `fail` only where the figures show harm beyond chance, `pass` with enough of them and none above
- * its limit, `wait` otherwise. With no version to compare to, errors are held against the limit alone.
+ * its limit, `wait` otherwise. With no version to compare to, errors are held against the limit alone. Latencies count from
+ * the minimum of answers on: the first ones of a fresh process are slow together, which no interval allows for.
  */
 export function judgeStage(candidate: Samples, previous: Samples | undefined, policy: CanaryPolicy): Verdict {
   const compared = previous !== undefined && previous.answers > 0 ? previous : undefined;
@@ -79,13 +84,13 @@ export function judgeStage(candidate: Samples, previous: Samples | undefined, po
   if (errors !== undefined && errors.interval[0] > policy.maxErrorRate) {
     return { verdict: 'fail', reason: `errors: ${sentence(errors, policy.maxErrorRate)}`, evidence };
   }
-  if (latency !== undefined && latency.interval[0] > policy.maxLatencyRatio) {
-    return { verdict: 'fail', reason: `latency: ${sentence(latency, policy.maxLatencyRatio)}`, evidence };
-  }
   const counts = [candidate, ...(previous === undefined ? [] : [previous])].map(({ answers }) => answers);
   const fewest = Math.min(...counts);
   if (fewest < policy.minSamples) {
     return { verdict: 'wait', reason: `${fewest} of ${policy.minSamples} answers so far`, evidence };
+  }
+  if (latency !== undefined && latency.interval[0] > policy.maxLatencyRatio) {
+    return { verdict: 'fail', reason: `latency: ${sentence(latency, policy.maxLatencyRatio)}`, evidence };
   }
   if (errors !== undefined && errors.estimate > policy.maxErrorRate) {
     return {
