@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { judgeStage, medianInterval, rateDifferenceInterval, wilsonInterval } from './decision.ts';
+import { judgeStage, medianInterval, rateDifferenceInterval } from './decision.ts';
 
 const policy = {
   shares: [10, 100],
@@ -22,7 +22,6 @@ describe('intervals', () => {
     expect(low).toBeCloseTo(0.0524, 3);
     expect(high).toBeCloseTo(0.3339, 3);
     expect(rateDifferenceInterval({ hits: 10, total: 10 }, { hits: 0, total: 20 })[0]).toBeCloseTo(0.6791, 3);
-    expect(wilsonInterval(0, 0)).toEqual([0, 1]);
   });
   it('hold the median between order statistics', () => {
     const { median, interval } = medianInterval(Array.from({ length: 101 }, (_, index) => index));

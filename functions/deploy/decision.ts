@@ -1,3 +1,5 @@
+import { wilsonInterval } from '../../shared/vision/metrics.ts';
+
 /** Answers of one version while a stage lasted. */
 export interface Samples {
   answers: number;
@@ -25,16 +27,6 @@ export type Interval = readonly [low: number, high: number];
 
 /** Two-sided 95 %. */
 const Z = 1.96;
-
-/** Wilson's score interval of a rate (Wilson 1927); [0, 1] when there is nothing to count. */
-export function wilsonInterval(hits: number, total: number): Interval {
-  if (total === 0) return [0, 1];
-  const rate = hits / total;
-  const spread = 1 + Z ** 2 / total;
-  const centre = rate + Z ** 2 / (2 * total);
-  const half = Z * Math.sqrt((rate * (1 - rate)) / total + Z ** 2 / (4 * total ** 2));
-  return [Math.max(0, (centre - half) / spread), Math.min(1, (centre + half) / spread)];
-}
 
 /** Interval of the difference of two rates, first less second (Newcombe 1998, method 10). */
 export function rateDifferenceInterval(

@@ -1,6 +1,11 @@
+import { wilsonInterval } from './metrics.ts';
 import { seededRandom } from './random.ts';
 
-/** 95 % intervals: percentiles of bootstrap samples of the photos, each class at its own number (Efron and Tibshirani, 1993). */
+/**
+ * 95 % intervals: percentiles of bootstrap samples of the photos, each class at its own number (Efron and Tibshirani, 1993).
+ * Those of the classes are Wilson's: where every answer is right, no sample has a wrong one, and a bootstrap would say
+ * that there are none.
+ */
 export interface BootstrapIntervals {
   accuracy: [number, number];
   logLoss: [number, number];
@@ -46,6 +51,7 @@ export function bootstrapIntervals(
     const percentile = (share: number) => values[Math.round(share * (SAMPLES - 1))] ?? 0;
     return [percentile(0.025), percentile(0.975)];
   };
+  const { hits, answered, support } = measure(answers, width);
   return {
     accuracy: interval((sample) => sample.accuracy),
     logLoss: interval((sample) => sample.logLoss),
@@ -54,8 +60,8 @@ export function bootstrapIntervals(
       classes.map((name, c) => [
         name,
         {
-          precision: interval(({ hits, answered }) => share(hits[c], answered[c])),
-          recall: interval(({ hits, support }) => share(hits[c], support[c])),
+          precision: wilsonInterval(hits[c] ?? 0, answered[c] ?? 0),
+          recall: wilsonInterval(hits[c] ?? 0, support[c] ?? 0),
         },
       ]),
     ),
@@ -94,8 +100,4 @@ function measure(sample: readonly (Answer | undefined)[], classes: number) {
     ...{ accuracy, logLoss: loss / photos, overconfidence: confidence / photos - accuracy },
     ...{ hits, answered, support },
   };
-}
-
-function share(part = 0, whole = 0): number {
-  return whole === 0 ? 0 : part / whole;
 }

@@ -120,6 +120,10 @@ describe('wilsonInterval', () => {
     }
   });
 
+  it('leaves open what was never tried', () => {
+    expect(wilsonInterval(0, 0)).toEqual([0, 1]);
+  });
+
   it('stays within 0 and 1 and keeps its width where all are right', () => {
     const [low, high] = wilsonInterval(45, 45);
     expect(high).toBe(1);

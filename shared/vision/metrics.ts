@@ -104,9 +104,10 @@ export function evaluateClassifier(
 /**
  * Wilson's 95 % interval of a share (Wilson, 1927).
  *
- * @returns lower and upper end, within 0 and 1
+ * @returns lower and upper end, within 0 and 1; both of these where nothing was tried
  */
 export function wilsonInterval(successes: number, trials: number): [number, number] {
+  if (trials === 0) return [0, 1];
   const share = successes / trials;
   const denominator = 1 + Z_95 ** 2 / trials;
   const centre = share + Z_95 ** 2 / (2 * trials);
