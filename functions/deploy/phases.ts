@@ -1,4 +1,3 @@
-import { DandelionError } from '../../shared/errors.ts';
 import { pause } from '../../shared/function/abort.ts';
 import type { FunctionContext } from '../../shared/function/types.ts';
 import {
@@ -10,7 +9,7 @@ import {
 import { runStage } from './canary.ts';
 import { moveAlias, moveChampion, moveTraffic, takeBack } from './promotion.ts';
 import { checkCandidate, makeRevision } from './revision.ts';
-import { type Change, type Phase, report, type Work } from './work.ts';
+import { type Change, isServiceMissing, type Phase, report, type Work } from './work.ts';
 
 /** What each phase does, and where it leads. Every one can be cut off anywhere and begun again. */
 const phases: Record<Exclude<Deployment['phase'], 'done' | 'rolled-back' | 'superseded'>, Phase> = {
@@ -46,7 +45,7 @@ export async function runDeployment(work: Work): Promise<Deployment> {
 
 /** Somebody deleted the Service: what was done to it is gone, so the version is brought to the traffic from the start. */
 async function beginAgain({ context }: Work, thrown: unknown): Promise<Change> {
-  if (!(thrown instanceof DandelionError && thrown.code === 'service-missing')) throw thrown;
+  if (!isServiceMissing(thrown)) throw thrown;
   await pause(CLEARED_AFTER_MS, context.signal);
   const decided = { decision: 'begun again', reason: thrown.message, evidence: {} };
   return { phase: 'revision', stage: 0, previous: null, previousRevision: null, revision: null, decided };

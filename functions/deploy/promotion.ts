@@ -1,7 +1,7 @@
 import { DandelionError } from '../../shared/errors.ts';
 import { promoteChampion, readModel } from '../../shared/stores/models.ts';
 import type { Route, Serving } from './rollout.ts';
-import { type Change, servingOf, type Work, waiting } from './work.ts';
+import { type Change, isServiceMissing, servingOf, type Work, waiting } from './work.ts';
 
 /** champion.json is the truth of who serves, so it moves first; traffic and alias follow it. */
 export async function moveChampion(work: Work): Promise<Change> {
@@ -56,7 +56,7 @@ export async function takeBack(work: Work): Promise<Change> {
 
 /** Where somebody deleted the Service, the version before gets one again. */
 async function makeAnew(work: Work, version: string, thrown: unknown): Promise<void> {
-  if (!(thrown instanceof DandelionError && thrown.code === 'service-missing')) throw thrown;
+  if (!isServiceMissing(thrown)) throw thrown;
   const { deployment, rollout, lease } = work;
   const { model } = deployment;
   const revision = await rollout.revisionOf(model, version);

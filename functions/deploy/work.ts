@@ -1,4 +1,4 @@
-import { toDandelionError } from '../../shared/errors.ts';
+import { DandelionError, toDandelionError } from '../../shared/errors.ts';
 import type { FunctionContext } from '../../shared/function/types.ts';
 import type { Database } from '../../shared/stores/database.ts';
 import {
@@ -42,6 +42,11 @@ export function failure(work: Work, thrown: unknown): Change {
   const itsOwn = error.code === 'revision-failed' || error.code === 'model-broken';
   if (!itsOwn || !work.rollout.canary) throw thrown;
   return rollBack(error.code, error.message, { revision: work.deployment.revision });
+}
+
+/** Whether somebody deleted the predict Service under a deployment. */
+export function isServiceMissing(thrown: unknown): thrown is DandelionError {
+  return thrown instanceof DandelionError && thrown.code === 'service-missing';
 }
 
 /** Who served when the deployment began. */
