@@ -1,6 +1,6 @@
 /** `npm run test:e2e`: the product on a real Knative, by what a user of it would do and see. */
 import { writeFile } from 'node:fs/promises';
-import { parseArgs } from 'node:util';
+import { readWords, wholeNumber } from '../../shared/cli/command-line.ts';
 import { DandelionError, toDandelionError } from '../../shared/errors.ts';
 import { createLogger } from '../../shared/function/log.ts';
 import { loadBackbone } from '../../shared/stores/backbones.ts';
@@ -21,8 +21,8 @@ import { rollout } from './stages/rollout.ts';
 import { slowTraining } from './stages/slow-training.ts';
 import { storeOutage } from './stages/store-outage.ts';
 import { warm } from './stages/warm.ts';
-import { formatRows, type Row, row } from './table.ts';
-import { openIngress } from './traffic.ts';
+import { formatRows, hasPassed, type Row, row } from './table.ts';
+import { type Ingress, openIngress } from './traffic.ts';
 
 /** In this order; the first one makes the model that the others work with. */
 const stages: Record<string, Stage> = {
@@ -35,11 +35,13 @@ const usage = `npm run test:e2e -- [stage ...]     all of: ${Object.keys(stages)
   --cycles N     cold starts of each kind (default 20)
   --chains N     pipelines whose pods are killed (default 3)
   --photos N     photos of each class (default 60)
-  --long-minutes N   how long the training of the stage "slow" is to take as a Job (default 0: not run)
+  --long-minutes N   how long the training of the stage "slow" is to take as a Job (default 0: skipped)
   --json FILE    the table as JSON
 KUBECONFIG names the cluster, E2E_NAMESPACE the namespace where the context names none. INGRESS_URL is the address of
 Knative's ingress, where the hosts of Services do not resolve to it by themselves. E2E_PAUSE_API and E2E_RESUME_API are
-commands that stop and continue the API server; without them the stage "api-outage" is skipped.`;
+commands that stop and continue the API server; without them the stage "api-outage" is skipped.
+Exit code: 0 all that was looked at is as it should be, 1 something is not, or nothing was looked at although a cluster is
+named; 2 wrong options or no Dandelion there.`;
 
 async function prepare(cluster: TestCluster, photosEach: number): Promise<string> {
   // Pods have no pip: whoever runs this suite brings the weights into the bucket, once.
@@ -60,8 +62,18 @@ async function runStage(name: string, suite: Suite): Promise<Row[]> {
   }
 }
 
-async function main(words: string[]): Promise<number> {
-  const { values, positionals } = parseArgs({
+interface Options {
+  names: string[];
+  cycles: number;
+  chains: number;
+  photosEach: number;
+  longMinutes: number;
+  json: string | undefined;
+}
+
+/** @throws DandelionError `bad-config` for a stage, option or number that there is not */
+function readOptions(words: string[]): Options | 'help' {
+  const { values, positionals } = readWords({
     args: words,
     allowPositionals: true,
     options: {
@@ -73,8 +85,25 @@ async function main(words: string[]): Promise<number> {
       help: { type: 'boolean', default: false },
     },
   });
-  const say = (text: string): void => void process.stdout.write(`${text}\n`);
-  if (values.help) {
+  if (values.help) return 'help';
+  const unknown = positionals.find((name) => stages[name] === undefined);
+  if (unknown !== undefined)
+    throw new DandelionError('bad-config', `There is no stage ${unknown}.\n\n${usage}`);
+  return {
+    names: positionals.length > 0 ? positionals : Object.keys(stages),
+    cycles: wholeNumber('cycles', values.cycles, 1),
+    chains: wholeNumber('chains', values.chains, 1),
+    photosEach: wholeNumber('photos', values.photos, 1),
+    longMinutes: wholeNumber('long-minutes', values['long-minutes'], 0),
+    json: values.json,
+  };
+}
+
+const say = (text: string): void => void process.stdout.write(`${text}\n`);
+
+async function main(words: string[]): Promise<number> {
+  const options = readOptions(words);
+  if (options === 'help') {
     say(usage);
     return 0;
   }
@@ -85,30 +114,30 @@ async function main(words: string[]): Promise<number> {
     // Where nobody reads this, it must not pass for a test.
     return process.env.CI === undefined ? 0 : 1;
   }
-  const unknown = positionals.find((name) => stages[name] === undefined);
-  if (unknown !== undefined)
-    throw new DandelionError('bad-config', `There is no stage ${unknown}.\n\n${usage}`);
   const cluster = await openTestCluster();
   const ingress = openIngress(process.env.INGRESS_URL);
   try {
-    say(`Photos and weights go into the bucket ${cluster.bucket} of namespace ${cluster.namespace} ...`);
-    const photos = await prepare(cluster, Number(values.photos));
-    const suite: Suite = {
-      ...{ cluster, ingress, say, photos, photo: await drawPhoto('dandelion', 100_001) },
-      ...{ cycles: Number(values.cycles), chaosChains: Number(values.chains) },
-      longMinutes: Number(values['long-minutes']),
-    };
-    const rows: Row[] = [];
-    for (const name of positionals.length > 0 ? positionals : Object.keys(stages)) {
-      rows.push(...(await runStage(name, suite)));
-    }
+    const rows = await runStages(options, cluster, ingress);
     say(`\n${formatRows(rows)}`);
-    if (values.json !== undefined) await writeFile(values.json, `${JSON.stringify(rows, null, 2)}\n`);
-    return rows.every(({ ok }) => ok) ? 0 : 1;
+    if (options.json !== undefined) await writeFile(options.json, `${JSON.stringify(rows, null, 2)}\n`);
+    return hasPassed(rows) ? 0 : 1;
   } finally {
     await ingress.close();
     await cluster.close();
   }
+}
+
+async function runStages(options: Options, cluster: TestCluster, ingress: Ingress): Promise<Row[]> {
+  const { cycles, chains: chaosChains, photosEach, longMinutes } = options;
+  say(`Photos and weights go into the bucket ${cluster.bucket} of namespace ${cluster.namespace} ...`);
+  const photos = await prepare(cluster, photosEach);
+  const suite: Suite = {
+    ...{ cluster, ingress, say, photos, photo: await drawPhoto('dandelion', 100_001) },
+    ...{ cycles, chaosChains, longMinutes },
+  };
+  const rows: Row[] = [];
+  for (const name of options.names) rows.push(...(await runStage(name, suite)));
+  return rows;
 }
 
 try {

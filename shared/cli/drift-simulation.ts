@@ -1,8 +1,8 @@
 /** `npm run drift-simulation`: how often drift is told when nothing has changed, and when something has. */
-import { parseArgs } from 'node:util';
 import { DandelionError, toDandelionError } from '../errors.ts';
 import { shifts, simulateDrift } from '../vision/drift-simulation.ts';
 import { wilsonInterval } from '../vision/metrics.ts';
+import { readWords, wholeNumber } from './command-line.ts';
 import { exitCodeOf } from './report.ts';
 
 const usage = `Shows each of many models a window of drawn photos, unchanged and changed, and counts what is told of drift.
@@ -27,16 +27,14 @@ const TRAINING = 160;
 
 /** @returns the exit code */
 async function main(words: string[]): Promise<number> {
-  const given = parseArgs({ args: words, options, allowPositionals: false }).values;
+  const given = readWords({ args: words, options, allowPositionals: false }).values;
   if (given.help) {
     process.stdout.write(usage);
     return 0;
   }
-  const [models, window, seed] = (['models', 'window', 'seed'] as const).map((name) => {
-    const number = Number(given[name]);
-    if (Number.isInteger(number) && number >= 0) return number;
-    throw new DandelionError('bad-config', `--${name} ${given[name]}: give a whole number.`);
-  }) as [number, number, number];
+  const models = wholeNumber('models', given.models, 1);
+  const window = wholeNumber('window', given.window, 1);
+  const seed = wholeNumber('seed', given.seed, 0);
   const level = Number(given.level);
   if (!(level > 0 && level < 1))
     throw new DandelionError('bad-config', `--level ${given.level} is no chance.`);

@@ -3,10 +3,10 @@
  */
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
-import { parseArgs } from 'node:util';
 import { z } from 'zod';
 import { readConfig } from '../config.ts';
 import { toDandelionError } from '../errors.ts';
+import { readWords, wholeNumber } from './command-line.ts';
 import { readDefinitions } from './kibana/definitions.ts';
 import { importIntoKibana } from './kibana/import.ts';
 import { savedObjects } from './kibana/saved-objects.ts';
@@ -35,7 +35,7 @@ const settings = z.object({
 const folders = [join(import.meta.dirname, 'kibana'), join(import.meta.dirname, '../../knative/kibana')];
 
 async function run(words: string[]): Promise<void> {
-  const { values } = parseArgs({ args: words, options });
+  const { values } = readWords({ args: words, options, allowPositionals: false });
   const say = (text: string): void => void process.stdout.write(`${text}\n`);
   if (values.help) return say(usage);
   const folder = folders.find((place) => existsSync(join(place, 'rules.yaml'))) ?? '';
@@ -47,8 +47,9 @@ async function run(words: string[]): Promise<void> {
         .join('\n'),
     );
   }
+  const waitMs = wholeNumber('wait', values.wait, 0) * 1000;
   const { KIBANA_URL: url, KIBANA_API_KEY: apiKey } = readConfig(settings);
-  const { objects, rules } = await importIntoKibana({ url, apiKey }, definitions, Number(values.wait) * 1000);
+  const { objects, rules } = await importIntoKibana({ url, apiKey }, definitions, waitMs);
   say(`Kibana has ${objects} dashboards and data views and ${rules} alert rules of ours.`);
 }
 

@@ -1,8 +1,8 @@
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { parseArgs } from 'node:util';
-import { DandelionError, toDandelionError } from '../errors.ts';
+import { toDandelionError } from '../errors.ts';
+import { readWords, wholeNumber } from './command-line.ts';
 import { type KillRounds, runKillRounds } from './kill-rounds.ts';
 import { exitCodeOf } from './report.ts';
 
@@ -57,25 +57,12 @@ function describeRounds(rounds: KillRounds, durationMs: number): string {
 }
 
 function read(words: string[]): { pipelines: number; seed: number } | 'help' {
-  const given = parse(words);
+  const given = readWords({ args: words, options, allowPositionals: false }).values;
   if (given.help) return 'help';
   return {
     pipelines: wholeNumber('pipelines', given.pipelines, 1),
     seed: wholeNumber('seed', given.seed, 0),
   };
-}
-
-function parse(words: string[]) {
-  try {
-    return parseArgs({ args: words, options, allowPositionals: false }).values;
-  } catch (error) {
-    throw new DandelionError('bad-config', error instanceof Error ? error.message : String(error));
-  }
-}
-
-function wholeNumber(option: string, text: string, least: number): number {
-  if (/^\d+$/.test(text) && Number(text) >= least) return Number(text);
-  throw new DandelionError('bad-config', `--${option} ${text}: give a whole number of at least ${least}.`);
 }
 
 process.exitCode = await main(process.argv.slice(2));

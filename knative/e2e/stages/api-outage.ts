@@ -13,7 +13,7 @@ import {
 } from '../deployments.ts';
 import { approval, sendWithoutWaiting } from '../pipelines.ts';
 import { lastApproval, type Suite } from '../stage.ts';
-import { type Row, row } from '../table.ts';
+import { type Row, row, skipped } from '../table.ts';
 import { startStream } from '../traffic.ts';
 
 /** Deploy goes on trying for half a minute by itself, and each call that hangs counts ten seconds. */
@@ -23,10 +23,9 @@ const AWAY_MS = 30_000;
 export async function apiOutage(suite: Suite): Promise<Row[]> {
   const { E2E_PAUSE_API: pause, E2E_RESUME_API: resume } = process.env;
   if (pause === undefined || resume === undefined) {
-    suite.say(
-      '  SKIPPED: set E2E_PAUSE_API and E2E_RESUME_API to commands that stop and continue the API server',
-    );
-    return [row('API away in the canary', 'not run', 'E2E_PAUSE_API, E2E_RESUME_API', true)];
+    const how = 'set E2E_PAUSE_API and E2E_RESUME_API to commands that stop and continue the API server';
+    suite.say(`  SKIPPED: ${how}`);
+    return [skipped(`API away for ${AWAY_MS / 1000} s in the canary`, how)];
   }
   const { cluster, ingress, photo, say } = suite;
   const url = (await readPredictTraffic(cluster.api, cluster.namespace))?.url;

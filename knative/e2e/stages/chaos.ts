@@ -2,7 +2,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { pipelineFunctions } from '../../../shared/local/pipeline.ts';
 import { auditChains, followChain, retrainRequest, send, storePhotos, tally } from '../pipelines.ts';
 import type { Suite } from '../stage.ts';
-import { type Row, row } from '../table.ts';
+import { measured, type Row, row } from '../table.ts';
 
 const TIMEOUT_MS = 900_000;
 const KILL_EVERY_MS = 4000;
@@ -48,6 +48,6 @@ export async function chaos(suite: Suite): Promise<Row[]> {
       '0 / 0',
       lost.length + doubled.length === 0 && kills > 0,
     ),
-    row('time of these chains', `${tookS.toFixed(0)} s`, '', true),
+    measured('time of these chains', `${tookS.toFixed(0)} s`),
   ];
 }

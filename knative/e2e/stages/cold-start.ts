@@ -1,7 +1,7 @@
 import { z } from 'zod';
 import { applyService, deleteService, readServiceSpec, until } from '../cluster.ts';
 import type { Suite } from '../stage.ts';
-import { type Row, row } from '../table.ts';
+import { measured, type Row, row, skipped } from '../table.ts';
 import { quantile } from '../traffic.ts';
 
 /** Several of each, so that one is measured while the others go to zero. */
@@ -134,12 +134,12 @@ function partsOf(starts: readonly Start[]): Row[] {
       starts.map((start) => start[part]),
       0.5,
     ).toFixed(0)} ms`;
-  if (starts.length === 0) return [];
+  if (starts.length === 0) return [skipped('  the parts of it', 'no log of a pod told when it was ready')];
   return [
-    row('  of it until the process runs', median('untilProcess'), '', true),
-    row('  Node and the bundle', median('untilInit'), '', true),
-    row('  the model', median('init'), '', true),
-    row('  probe, activator, answer', median('untilAnswer'), '', true),
+    measured('  of it until the process runs', median('untilProcess')),
+    measured('  Node and the bundle', median('untilInit')),
+    measured('  the model', median('init')),
+    measured('  probe, activator, answer', median('untilAnswer')),
   ];
 }
 
@@ -149,7 +149,7 @@ function rowsOf(predict: number[], hello: number[], failures: number): Row[] {
     `${seconds(values, 0.5).toFixed(2)} / ${seconds(values, 0.95).toFixed(2)} s`;
   const ratio = seconds(predict, 0.5) / seconds(hello, 0.5);
   return [
-    row('cold start of hello world, p50 / p95', of(hello), '', true),
+    measured('cold start of hello world, p50 / p95', of(hello)),
     row('cold start of predict, p50 / p95', of(predict), 'p95 under 2 s', seconds(predict, 0.95) < 2),
     row('predict over hello world, p50', ratio.toFixed(2), 'at most 1.25', ratio <= 1.25),
     row('failed first requests', `${failures} of ${predict.length + hello.length}`, '0', failures === 0),

@@ -15,7 +15,7 @@ import {
 } from '../deployments.ts';
 import { approval, sendWithoutWaiting } from '../pipelines.ts';
 import { lastApproval, type Suite } from '../stage.ts';
-import { type Row, row } from '../table.ts';
+import { measured, type Row, row } from '../table.ts';
 import { quantile, startStream } from '../traffic.ts';
 import { untilZero } from './cold-start.ts';
 
@@ -54,11 +54,9 @@ export async function rollout(suite: Suite): Promise<Row[]> {
         `0 of ${MIN_REQUESTS} or more`,
         lost.length === 0 && sent >= MIN_REQUESTS,
       ),
-      row(
+      measured(
         'latency meanwhile, p50 / p95',
         `${quantile(latenciesMs, 0.5).toFixed(0)} / ${quantile(latenciesMs, 0.95).toFixed(0)} ms`,
-        '',
-        true,
       ),
     );
   }

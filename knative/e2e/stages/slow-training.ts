@@ -6,7 +6,7 @@ import { findStep, type StepRun } from '../../../shared/stores/steps.ts';
 import { type TestCluster, until } from '../cluster.ts';
 import { followChain, retrainRequest, send, sendWithoutWaiting, storePhotos } from '../pipelines.ts';
 import type { Suite } from '../stage.ts';
-import { type Row, row } from '../table.ts';
+import { type Row, row, skipped } from '../table.ts';
 
 const LOOK_EVERY_MS = 5000;
 const CHAIN_TIMEOUT_MS = 900_000;
@@ -34,8 +34,9 @@ const resourcesOf = {
 export async function slowTraining(suite: Suite): Promise<Row[]> {
   const { cluster, say, longMinutes } = suite;
   if (longMinutes === 0) {
-    say('  SKIPPED: it takes --long-minutes 15');
-    return [row('a training of many minutes', 'not run', '--long-minutes', true)];
+    const how = 'give --long-minutes 15';
+    say(`  SKIPPED: ${how}`);
+    return [skipped('slow training as a Job and as a Service', how)];
   }
   const { stored, cpuS } = await trainAtFullSpeed(suite);
   const [asJob, asService] = [cpuLimit(cpuS, longMinutes * 60), cpuLimit(cpuS, AS_SERVICE_S)];

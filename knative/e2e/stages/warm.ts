@@ -1,7 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { readPredictTraffic } from '../../../shared/cli/predict-service.ts';
 import type { Suite } from '../stage.ts';
-import { type Row, row } from '../table.ts';
+import { measured, type Row, row } from '../table.ts';
 import { quantile } from '../traffic.ts';
 
 const WARM_UP = 20;
@@ -29,7 +29,7 @@ export async function warm({ cluster, ingress, photo }: Suite): Promise<Row[]> {
   const [middle, high] = [quantile(latenciesMs, 0.5), quantile(latenciesMs, 0.95)];
   const answers = [...statuses].map(([status, times]) => `${times} x ${status}`).join(', ');
   return [
-    row('warm predict, p50 / p95', `${middle.toFixed(1)} / ${high.toFixed(1)} ms`, '', true),
+    measured('warm predict, p50 / p95', `${middle.toFixed(1)} / ${high.toFixed(1)} ms`),
     row('its answers', answers, `${REQUESTS} x 200`, statuses.get(200) === REQUESTS),
   ];
 }
