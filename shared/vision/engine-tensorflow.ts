@@ -11,7 +11,7 @@ import {
   type OnnxTensor,
   wholesOf,
 } from './onnx.ts';
-import { loadTensorFlow, type TensorFlowCore } from './tensorflow.ts';
+import { loadTensorFlow, type TensorFlowBackend, type TensorFlowCore } from './tensorflow.ts';
 
 const NONE = new Float32Array();
 
@@ -258,10 +258,15 @@ function compile(compiler: Compiler): Step[] {
  * Opens the graph on TensorFlow.js: constants become tensors once, ReLU6 is fused into the convolutions.
  * It runs the operations that backbone.ts writes, and no others.
  *
- * @throws DandelionError `model-broken` naming the operation it cannot run
+ * @param wantedBackend default whichever works
+ * @throws DandelionError `model-broken` naming the operation it cannot run, and what {@link loadTensorFlow} throws
  */
-export async function openTensorFlow(graph: OnnxGraph, shape: GraphShape): Promise<EngineCore> {
-  const { tf, backend } = await loadTensorFlow();
+export async function openTensorFlow(
+  graph: OnnxGraph,
+  shape: GraphShape,
+  wantedBackend?: TensorFlowBackend,
+): Promise<EngineCore> {
+  const { tf, backend } = await loadTensorFlow(wantedBackend);
   const compiler: Compiler = { tf, graph, kept: [] };
   const steps = compile(compiler);
   const { inputSize, classes, heatSide } = shape;

@@ -44,9 +44,15 @@ export interface Engine {
   close(): Promise<void>;
 }
 
+export const enginePreferences = ['onnxruntime', 'tfjs-node', 'wasm'] as const;
+export type EnginePreference = (typeof enginePreferences)[number];
+
 export interface EngineOptions extends OnnxRuntimeOptions {
-  /** Which engine to try first; default `onnxruntime`, the fastest. */
-  prefer?: 'onnxruntime' | 'wasm';
+  /**
+   * Which engine to open; default `onnxruntime`, the fastest. Where that does not load, TensorFlow.js takes its place with
+   * the better of its backends; the other two are taken at their word.
+   */
+  prefer?: EnginePreference;
   /** Told why onnxruntime is not used although it was preferred, to be logged. */
   onFallback?: (reason: string) => void;
 }
@@ -60,6 +66,9 @@ export interface EngineCore {
   close(): Promise<void>;
 }
 
+/** Undefined: whichever works. */
+const tensorFlowBackends = { onnxruntime: undefined, 'tfjs-node': 'tfjs-node', wasm: 'tfjs-wasm' } as const;
+
 /** The size that decodePhoto gives unless told otherwise, so that all engines take the same pixels. */
 const CLASSICAL_INPUT_SIZE = 224;
 
@@ -70,10 +79,12 @@ const CLASSICAL_INPUT_SIZE = 224;
  * within 1e-3 where the graph computes in floats. Where it computes in bytes only the direction of their features is the
  * same (cosine above 0.98).
  *
- * @throws DandelionError `model-broken` when the graph is not one of ours or is damaged
+ * @throws DandelionError `model-broken` when the graph is not one of ours or is damaged; what {@link loadTensorFlow} throws
+ *   of a backend that is preferred
  */
 export async function openEngine(graph: Uint8Array, options: EngineOptions = {}): Promise<Engine> {
-  if (options.prefer !== 'wasm') {
+  const { prefer = 'onnxruntime' } = options;
+  if (prefer === 'onnxruntime') {
     const opened = await openOnnxRuntime(graph, options);
     if ('core' in opened) return batched(opened.core, opened.shape);
     options.onFallback?.(opened.unavailable);
@@ -89,7 +100,7 @@ export async function openEngine(graph: Uint8Array, options: EngineOptions = {})
     const value = values.find((candidate) => candidate.name === name);
     return value === undefined ? undefined : shapeOf(value);
   });
-  return batched(await openTensorFlow(model, shape), shape);
+  return batched(await openTensorFlow(model, shape, tensorFlowBackends[prefer]), shape);
 }
 
 /**

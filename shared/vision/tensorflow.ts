@@ -2,13 +2,16 @@ import { existsSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { dirname, join, sep } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { DandelionError } from '../errors.ts';
 
 /** TensorFlow.js's core: tensors and operations, whatever computes them. */
 export type TensorFlowCore = typeof import('@tensorflow/tfjs-core');
 
+export type TensorFlowBackend = 'tfjs-wasm' | 'tfjs-node';
+
 export interface TensorFlow {
   tf: TensorFlowCore;
-  backend: 'tfjs-wasm' | 'tfjs-node';
+  backend: TensorFlowBackend;
 }
 
 /** Not a dependency: its install step downloads from beyond the registry. Used where someone installed it. */
@@ -19,10 +22,39 @@ let loading: Promise<TensorFlow> | undefined;
 /**
  * TensorFlow.js with a backend that works, loaded once a process (its state is global): tfjs-node where it is
  * installed and passes a first calculation, else WebAssembly, which always installs.
+ *
+ * @param wanted that backend and no other
+ * @throws DandelionError `bad-config` when tfjs-node is wanted and does not work here, `internal` when the process
+ *   already computes with another backend than the one wanted
  */
-export function loadTensorFlow(): Promise<TensorFlow> {
-  loading ??= loadNative().then((native) => native ?? loadWasm());
-  return loading;
+export async function loadTensorFlow(wanted?: TensorFlowBackend): Promise<TensorFlow> {
+  loading ??= load(wanted);
+  const loaded = await loading;
+  if (wanted === undefined || wanted === loaded.backend) return loaded;
+  throw new DandelionError(
+    'internal',
+    `This process computes with ${loaded.backend}; ${wanted} needs one of its own.`,
+  );
+}
+
+async function load(wanted: TensorFlowBackend | undefined): Promise<TensorFlow> {
+  const native = wanted === 'tfjs-wasm' ? undefined : await loadNative();
+  if (native !== undefined) return native;
+  if (wanted !== 'tfjs-node') return loadWasm();
+  throw new DandelionError(
+    'bad-config',
+    `${NATIVE_PACKAGE} is not installed or does not run on Node ${process.versions.node}.`,
+  );
+}
+
+/** Whether someone installed tfjs-node; on this Node it may fail all the same. */
+export function isNativeInstalled(): boolean {
+  try {
+    createRequire(import.meta.url).resolve(NATIVE_PACKAGE);
+    return true;
+  } catch {
+    return false;
+  }
 }
 
 async function loadNative(): Promise<TensorFlow | undefined> {

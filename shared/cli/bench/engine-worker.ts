@@ -1,13 +1,13 @@
 import { readFile } from 'node:fs/promises';
 import { z } from 'zod';
 import { decodePhoto } from '../../vision/decode.ts';
-import { type Engine, openEngine } from '../../vision/engine.ts';
+import { type Engine, type EngineOptions, enginePreferences, openEngine } from '../../vision/engine.ts';
 import { answerQuestions } from './worker.ts';
 
 const question = z.object({
   graph: z.string(),
   photo: z.string(),
-  prefer: z.enum(['onnxruntime', 'wasm']),
+  prefer: z.enum(enginePreferences),
   threads: z.number().int().positive(),
   /** Photos one by one, and as many again in one call. */
   photos: z.number().int().positive(),
@@ -34,7 +34,7 @@ answerQuestions(question, async ({ graph, photo, prefer, threads, photos }) => {
   return { name: engine.name, openMs, kernelMs, photoMs, perSecond: (photos / manyMs) * 1000 };
 });
 
-async function open(graph: string, options: { prefer: 'onnxruntime' | 'wasm'; threads: number }) {
+async function open(graph: string, options: EngineOptions) {
   const bytes = await readFile(graph);
   const startedAt = performance.now();
   const engine = await openEngine(bytes, options);

@@ -5,6 +5,8 @@ import { type Precision, precisions } from '../../config.ts';
 import { DandelionError } from '../../errors.ts';
 import { graphKey, loadBackbone } from '../../stores/backbones.ts';
 import { openObjects } from '../../stores/objects.ts';
+import type { EnginePreference } from '../../vision/engine.ts';
+import { isNativeInstalled } from '../../vision/tensorflow.ts';
 import { residentMegabytes } from './resident.ts';
 import type { Stage } from './stage.ts';
 import { median, ratioOf, summarise } from './statistics.ts';
@@ -29,7 +31,7 @@ interface Series {
 }
 
 interface Contender {
-  prefer: 'onnxruntime' | 'wasm';
+  prefer: EnginePreference;
   threads: number;
 }
 
@@ -44,11 +46,12 @@ export async function measureEngines(stage: Stage): Promise<Row[]> {
   const { options } = stage;
   const backbones = await convertBackbones(stage);
   const threads = Math.min(4, availableParallelism());
-  // TensorFlow.js takes its native library where someone installed it, else WebAssembly: it says which.
   const contenders: Contender[] = [
     ...[...new Set([1, threads])].map((count) => ({ prefer: 'onnxruntime' as const, threads: count })),
     { prefer: 'wasm', threads: 1 },
   ];
+  if (isNativeInstalled()) contenders.push({ prefer: 'tfjs-node', threads: 1 });
+  else stage.say('@tensorflow/tfjs-node is not installed and not measured.');
   const measured = new Map<string, Series>();
   for (let round = 0; round < options.runs; round++) {
     for (const contender of contenders) {
