@@ -103,6 +103,15 @@ describe('a flood of false feedback', () => {
     expect(await consequences()).toEqual(before);
   });
 
+  it('of one client that forges many addresses is still that of one', async () => {
+    const flood = [];
+    for (let said = 0; said < 3 * MOST_OF_CLIENT; said++) {
+      flood.push(await give(`192.0.2.${said}, 198.51.100.3`, { label: 'grass' }));
+    }
+    expect([statuses(flood, 202), statuses(flood, 503)]).toEqual([MOST_OF_CLIENT, 2 * MOST_OF_CLIENT]);
+    for (const { id } of flood.slice(0, MOST_OF_CLIENT)) expect(await review(id, 'reject')).toBe(200);
+  });
+
   it('on one answer again and again is one feedback', async () => {
     const prediction = randomUUID();
     const total = (await waiting()).total;

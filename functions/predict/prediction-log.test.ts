@@ -92,7 +92,7 @@ describe('the prediction log', () => {
     const from = (client: string) => (url: string) => send(url, photo, { 'x-forwarded-for': client });
     const keyed = { PREDICTION_LOG_SALT: salt };
     const [one] = await recordsOf(keyed, from('203.0.113.7'));
-    const [same] = await recordsOf(keyed, from('203.0.113.7'));
+    const [same] = await recordsOf(keyed, from('198.51.100.9, 203.0.113.7'));
     const [other] = await recordsOf(keyed, from('203.0.113.8'));
     expect(one?.clientHash).toBe(same?.clientHash);
     expect(one?.clientHash).not.toBe(other?.clientHash);

@@ -140,9 +140,8 @@ function base64Of({ buffer, byteOffset, byteLength }: Float32Array): string {
   return Buffer.from(buffer, byteOffset, byteLength).toString('base64');
 }
 
-/** Who asked, as far as a proxy names them; of use only with others of the same key, never to find the client. */
-function clientHash(event: FunctionEvent, salt: string): string | undefined {
-  const forwarded = [event.headers['x-forwarded-for'] ?? []].flat().join(',').split(',', 1)[0]?.trim();
-  if (forwarded === undefined || forwarded === '') return undefined;
-  return createHmac('sha256', salt).update(forwarded).digest('hex').slice(0, 16);
+/** Who asked; of use only with others of the same key, never to find the client. */
+function clientHash({ client }: FunctionEvent, salt: string): string | undefined {
+  if (client === undefined) return undefined;
+  return createHmac('sha256', salt).update(client).digest('hex').slice(0, 16);
 }

@@ -96,7 +96,7 @@ export function logCall(call: Call, request: FastifyRequest, reply: FastifyReply
     'http.request.body.bytes': Number(request.headers['content-length'] ?? 0),
     ...(answered ? { 'http.response.status_code': status } : {}),
     'url.path': request.url.split('?', 1)[0],
-    'client.address': request.socket.remoteAddress,
+    'client.address': request.ip,
     'faas.execution': call.executionId,
     'faas.coldstart': call.coldStart,
     'faas.trigger.type': call.trigger,

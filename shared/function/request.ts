@@ -23,6 +23,7 @@ export function decodeRequest(request: FastifyRequest): DecodedRequest {
   const base = {
     rawBody,
     headers: request.headers,
+    client: request.ip,
     method: request.method,
     path: pathOf(request.url),
     query: request.query as FunctionEvent['query'],

@@ -142,6 +142,7 @@ function createApp(runtime: Runtime): FastifyInstance {
   const limitMs = module.durable === true ? stepLimitMs(module) : requestLimitMs(runtime);
   const app = Fastify({
     logger: false,
+    trustProxy: settings.TRUSTED_PROXIES,
     bodyLimit: module.bodyLimitBytes ?? DEFAULT_BODY_LIMIT_BYTES,
     return503OnClosing: false,
     connectionTimeout: limitMs + IDLE_BEYOND_LIMIT_MS,
@@ -208,7 +209,7 @@ function createGate(runtime: Runtime, slots: WeakMap<FastifyRequest, Slot>) {
     const isToBeOurs = !isOpen || (guarded && settings.DANDELION_TOKEN === undefined);
     if (isToBeOurs) checkOrigin(request.method, request.headers, loopbackOnly);
     if (call.kind === 'metrics') return;
-    limitRate?.(clientOf(runtime, request));
+    limitRate?.(request.ip);
     if (runtime.phase === 'starting') {
       throw new DandelionError('not-ready', notReadyReason(runtime));
     }
@@ -229,13 +230,6 @@ function createGate(runtime: Runtime, slots: WeakMap<FastifyRequest, Slot>) {
 function isGuarded({ guarded = [] }: FunctionModule, url: string): boolean {
   const path = pathOf(url);
   return guarded.some((start) => path === start || path.startsWith(`${start}/`));
-}
-
-/** Behind Knative every connection comes from its proxy, which names the client. */
-function clientOf(runtime: Runtime, request: FastifyRequest): string {
-  const forwarded = [request.headers['x-forwarded-for'] ?? []].flat().join(',').split(',', 1)[0]?.trim();
-  const isProxied = runtime.settings.K_SERVICE !== undefined && forwarded !== undefined && forwarded !== '';
-  return isProxied ? forwarded : (request.socket.remoteAddress ?? 'unknown');
 }
 
 /** Fastify's own errors, in the words of our catalogue. */

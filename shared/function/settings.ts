@@ -24,6 +24,24 @@ const corsOrigin = z
     error: 'use origins such as https://flowers.example, or *',
   });
 
+/** Names that proxy-addr knows, beside addresses and networks. */
+const proxyNames = ['loopback', 'linklocal', 'uniquelocal'] as const;
+
+const proxies = list
+  .refine((items) => items.every((item) => isProxy(item) || (item === 'none' && items.length === 1)), {
+    error: `use addresses, networks such as 10.244.0.0/16, ${proxyNames.join(', ')}, or none`,
+  })
+  .transform((items) => items.filter((item) => item !== 'none'));
+
+function isProxy(item: string): boolean {
+  if (proxyNames.some((name) => name === item)) return true;
+  const [address = '', prefix, ...rest] = item.split('/');
+  const family = isIP(address);
+  const bits = family === 6 ? 128 : 32;
+  const fits = prefix === undefined || (/^\d{1,3}$/.test(prefix) && Number(prefix) <= bits);
+  return family !== 0 && fits && rest.length === 0;
+}
+
 const schema = z.object({
   PORT: count().max(65_535).default(8080),
   HOST: z.string().default('127.0.0.1'),
@@ -66,6 +84,11 @@ const schema = z.object({
   EVENT_LOOP_SAMPLE_MS: count(10).default(1000),
   /** Calls a second and client that an open function takes when bound beyond loopback. */
   RATE_LIMIT_PER_SECOND: count(1).default(50),
+  /**
+   * Proxies whose X-Forwarded-For is believed: who asks is the last address in it that is none of them. Default: this
+   * machine, and on Knative the private networks too, where ingress, activator and queue-proxy are.
+   */
+  TRUSTED_PROXIES: proxies.optional(),
   /** Origins whose pages may call an open function, or `*`; other functions take no calls of other pages. */
   CORS_ORIGINS: list.pipe(z.array(corsOrigin)).default([]),
   /** A client that has not sent its headers, its whole request, by then is cut off. */
@@ -74,7 +97,10 @@ const schema = z.object({
 });
 /** What a process needs before it can say anything. */
 export const startupSettings = schema.pick({ LOG_LEVEL: true, INSTANCE_ID: true });
-export type RuntimeSettings = z.infer<typeof schema> & { INIT_PATIENCE_MS: number };
+export type RuntimeSettings = z.infer<typeof schema> & {
+  INIT_PATIENCE_MS: number;
+  TRUSTED_PROXIES: string[];
+};
 
 const KNATIVE_PATIENCE_MS = 300_000;
 
@@ -102,8 +128,13 @@ export function readRuntimeSettings(env: Environment, module: Pick<FunctionModul
   if (settings.HEARTBEAT_MS * 2 > settings.LEASE_MS) {
     throw new DandelionError('bad-config', 'HEARTBEAT_MS must be at most half of LEASE_MS.');
   }
-  const patienceMs = settings.K_SERVICE === undefined ? 0 : KNATIVE_PATIENCE_MS;
-  return { ...settings, INIT_PATIENCE_MS: settings.INIT_PATIENCE_MS ?? patienceMs };
+  const onKnative = settings.K_SERVICE !== undefined;
+  const patienceMs = onKnative ? KNATIVE_PATIENCE_MS : 0;
+  return {
+    ...settings,
+    INIT_PATIENCE_MS: settings.INIT_PATIENCE_MS ?? patienceMs,
+    TRUSTED_PROXIES: settings.TRUSTED_PROXIES ?? (onKnative ? [...proxyNames] : ['loopback']),
+  };
 }
 
 /** True for addresses and names that only this machine can reach. */

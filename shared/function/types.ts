@@ -9,6 +9,8 @@ export interface FunctionEvent {
   /** The body's bytes as they came. */
   rawBody: Buffer;
   headers: Readonly<Record<string, string | string[] | undefined>>;
+  /** Address of who asks, as far as trusted proxies tell (TRUSTED_PROXIES); absent for an event out of the ledger. */
+  client?: string;
   method: string;
   /** Path without the query, always with a leading slash. */
   path: string;

@@ -116,6 +116,12 @@ describe('functions behind the gateway', () => {
     });
   });
 
+  test('are told the client as the gateway sees it, whatever he says of himself', async () => {
+    const { url } = await open();
+    const seen = await mirrored(`${url}/function/mirror/`, { headers: { 'x-forwarded-for': '8.8.8.8' } });
+    expect(seen.headers['x-forwarded-for']).toBe('127.0.0.1');
+  });
+
   test.each([
     ['/function/mirror', '/'],
     ['/function/mirror/', '/'],
