@@ -1,5 +1,5 @@
 import { request } from 'node:http';
-import { afterEach, describe, expect, it } from 'vitest';
+import { afterEach, describe, expect, it, vi } from 'vitest';
 import { checkOrigin, createRateLimit } from './security.ts';
 import { createFunctionServer } from './server.ts';
 import { isLoopback } from './settings.ts';
@@ -142,6 +142,25 @@ describe('rate', () => {
     use('a')();
     expect(use('a')).toThrow(expect.objectContaining({ code: 'too-many-requests' }));
     expect(use('b')).not.toThrow();
+  });
+
+  it('goes on at its rate for a client that asks faster, and does not shut it out', () => {
+    vi.useFakeTimers({ toFake: ['performance'] });
+    const check = createRateLimit(10);
+    let taken = 0;
+    for (let call = 0; call < 200; call += 1) {
+      vi.advanceTimersByTime(50);
+      try {
+        check('eager');
+        taken += 1;
+      } catch {
+        // Counted by what is left.
+      }
+    }
+    vi.useRealTimers();
+    // Ten seconds at ten a second, and the burst.
+    expect(taken).toBeGreaterThanOrEqual(100);
+    expect(taken).toBeLessThanOrEqual(120);
   });
 });
 

@@ -78,12 +78,14 @@ export function createRateLimit(perSecond: number, burst = perSecond * 2): (clie
     const now = performance.now();
     const bucket = buckets.get(client) ?? { tokens: burst, at: now };
     const tokens = Math.min(burst, bucket.tokens + ((now - bucket.at) / 1000) * perSecond);
+    const taken = tokens >= 1;
     // Written last, read first: the oldest entry is the one to forget.
     buckets.delete(client);
-    buckets.set(client, { tokens: Math.max(0, tokens - 1), at: now });
+    // What is refused takes nothing, or a client that asks faster than the rate would never be answered again.
+    buckets.set(client, { tokens: taken ? tokens - 1 : tokens, at: now });
     const oldest = buckets.keys().next().value;
     if (buckets.size > MAX_CLIENTS && oldest !== undefined) buckets.delete(oldest);
-    if (tokens >= 1) return;
+    if (taken) return;
     throw new DandelionError('too-many-requests', `Send at most ${rate}.`, {
       retryAfterMs: Math.ceil(1000 / perSecond),
     });
