@@ -10,6 +10,7 @@ import { type Event, resultIdOf, runIdOf } from '../events.ts';
 import { listDeadLetters } from '../stores/dead-letters.ts';
 import { claimStep, findStep } from '../stores/steps.ts';
 import { type TestDatabase, testDatabase } from '../stores/testing.ts';
+import { openWay } from '../stores/testing-way.ts';
 import { encodeStructured } from './cloudevents.ts';
 import { type StepPlan, stepEvent } from './fixtures/functions.ts';
 import { type FixtureSink, startSink } from './fixtures/sink.ts';
@@ -98,6 +99,21 @@ describe('a job', () => {
     await broker.release(202);
     expect(await ended).toBe(0);
     expect(broker.events).toHaveLength(1);
+  });
+
+  it('goes on when the database is away for a while in the middle of the work', async () => {
+    const way = await openWay(database.url);
+    const event = delivered('outage', { ms: 9000 });
+    const { ended } = await launch(event, { DATABASE_URL: way.url });
+    await expect.poll(async () => (await runOf(event))?.status, { timeout: 30_000 }).toBe('running');
+    await way.shut();
+    // Longer than the job waits for news of its run.
+    await sleep(6000);
+    await way.open();
+    expect(await ended).toBe(0);
+    expect(idsAtBroker()).toEqual([resultIdOf('step', event.source, event.id)]);
+    expect(await runOf(event)).toMatchObject({ status: 'succeeded', attempt: 1 });
+    await way.close();
   });
 
   it('leaves what is refused for good with the dead letters, and says that no repeat helps', async () => {

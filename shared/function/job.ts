@@ -41,6 +41,9 @@ const settings = z.object({
  */
 const ANSWER_WITHIN_MS = 240_000;
 
+/** How long one look at the run waits for its end. */
+const NEWS_WITHIN_S = 5;
+
 const problemDocument = z.looseObject({ status: z.number(), code: z.string(), detail: z.string() });
 const runDocument = z.object({
   status: z.enum(['queued', 'running', 'succeeded', 'failed', 'cancelled']),
@@ -144,16 +147,29 @@ async function follow(
     return { status: 'failed', attempt: 0, result: null, problem };
   }
   await accepted.arrayBuffer();
-  while (!stopping.aborted) {
-    const seen = await fetch(`${url}${location}?wait=25s`, {
-      headers: authorization,
-      signal: stopping,
-    }).catch((error: unknown) => {
+  return await outcomeOf(new URL(`${location}?wait=${NEWS_WITHIN_S}s`, url), authorization, stopping);
+}
+
+/** Asks until the run has ended; trouble of the ledger passes, and the work goes on meanwhile. */
+async function outcomeOf(
+  address: URL,
+  headers: Record<string, string>,
+  stopping: AbortSignal,
+): Promise<Run | undefined> {
+  for (let failures = 0; !stopping.aborted; ) {
+    const answer = await fetch(address, { headers, signal: stopping }).catch((error: unknown) => {
       if (stopping.aborted) return undefined;
       throw error;
     });
-    if (seen === undefined) return undefined;
-    const run = runDocument.parse(await seen.json());
+    if (answer === undefined) return undefined;
+    if (answer.status >= 500) {
+      await answer.arrayBuffer();
+      failures += 1;
+      await pause(backOffMs(failures), stopping);
+      continue;
+    }
+    failures = 0;
+    const run = runDocument.parse(await answer.json());
     if (run.status !== 'queued' && run.status !== 'running') return run;
   }
   return undefined;
