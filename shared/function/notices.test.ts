@@ -1,5 +1,6 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import { type Event, noticeIdOf, runIdOf } from '../events.ts';
@@ -126,6 +127,18 @@ describe('notices of a durable step', () => {
     const up = await sinkOf({ port: Number(new URL(down.url).port) });
     await expect.poll(() => new Set(up.events.map(({ id }) => id)).size, { timeout: 20_000 }).toBe(2);
     await expect.poll(waiting).toEqual([]);
+  });
+
+  it('do not keep the pod once somebody else has sent them', async () => {
+    const sink = await sinkOf({ answer: 503 });
+    const pod = await startTelling(sink);
+    await post(pod.url, stepEvent('elsewhere'));
+    await expect.poll(() => sink.events.length, { timeout: 10_000 }).toBeGreaterThanOrEqual(2);
+    const held = fetch(`${pod.url}/outbox?wait=60s`).then(({ status }) => status);
+    // As another pod or the monitor does when it has sent them.
+    await database.db`delete from outbox`;
+    const soon = sleep(10_000, 'still held', { ref: false });
+    expect(await Promise.race([held, soon])).toBe(204);
   });
 
   it.each([500, 503, 404, 408, 409, 429])('are tried again after %i', async (status) => {

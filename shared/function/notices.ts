@@ -8,6 +8,7 @@ import {
   purgeNotices,
   refuseNotice,
   removeNotice,
+  waitingNotices,
 } from '../stores/outbox.ts';
 import { pause, untilAborted } from './abort.ts';
 import type { FunctionMetrics } from './metrics.ts';
@@ -52,11 +53,9 @@ export function createOutboxSender(
   const claim = { function: name, limit: AT_ONCE, leaseMs: settings.LEASE_MS };
 
   /** Notices that this process will try again; while there are any, it should not end. */
-  const postponed = new Set<string>();
+  let postponed = new Set<string>();
   let waiting: PromiseWithResolvers<void> | undefined;
-  const note = ({ position }: ClaimedNotice, waits: boolean): void => {
-    if (waits) postponed.add(position);
-    else postponed.delete(position);
+  const keepWhilePostponed = (): void => {
     if (postponed.size > 0 && waiting === undefined) {
       waiting = Promise.withResolvers();
       onWaiting(waiting.promise);
@@ -76,13 +75,17 @@ export function createOutboxSender(
         claimed.map(async (notice) => {
           const { outcome, againMs } = await deliverNotice(db, sink, notice, log);
           if (outcome !== 'waits') metrics.noticed(outcome);
-          note(notice, outcome === 'waits');
+          if (outcome === 'waits') postponed.add(notice.position);
           return againMs;
         }),
       );
+      keepWhilePostponed();
       soonestMs = Math.min(soonestMs, ...delays.filter((delayMs) => delayMs !== undefined));
       if (claimed.length < AT_ONCE) break;
     }
+    // By this process or another one: what has left the outbox is no reason to stay.
+    if (postponed.size > 0) postponed = await waitingNotices(db, [...postponed]);
+    keepWhilePostponed();
     return soonestMs;
   };
 

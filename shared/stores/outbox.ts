@@ -6,7 +6,8 @@ import { asJson, restored, storable } from './step-records.ts';
 
 /**
  * The outbox of durable steps: notices, and the results of steps that answer their broker early, wait here, written
- * with the outcome that they tell of, until a sink took them. Delivery is at least once: a sender that dies after the sink's answer leaves its claim to expire.
+ * with the outcome that they tell of, until a sink took them. Delivery is at least once: a sender that dies after the
+ * sink's answer leaves its claim to expire.
  *
  * Source: transactional outbox (Richardson, Microservices Patterns, 2018, chapter 3).
  */
@@ -93,6 +94,16 @@ export async function postponeNotice(db: Database, claim: ClaimedNotice, delayMs
 /** Lets a notice rest that the sink refused for good; it is kept with the reason until it is purged. */
 export async function refuseNotice(db: Database, claim: ClaimedNotice, refusal: string): Promise<void> {
   await query(db, () => db`update outbox set refusal = ${refusal} where ${stillMine(db, claim)}`);
+}
+
+/** Which of these notices still wait for a sender. */
+export async function waitingNotices(db: Database, positions: readonly string[]): Promise<Set<string>> {
+  const rows = await query(
+    db,
+    () => db<{ position: string }[]>`
+      select position from outbox where refusal is null and position = any(${positions}::text[]::bigint[])`,
+  );
+  return new Set(rows.map(({ position }) => position));
 }
 
 /** Deletes notices written longer ago than that, whatever became of them; returns how many. */
