@@ -94,3 +94,12 @@ describe('a dataset version', () => {
     expect(datasetVersionOf(relabelled)).not.toBe(version);
   });
 });
+
+it('counts classes by any name a class may have', () => {
+  const names = ['constructor', 'toString', 'valueOf'];
+  const { images } = assignSplits(
+    'm',
+    names.flatMap((name) => candidates(name, 10)),
+  );
+  expect(summariseDataset(images).classes).toEqual({ constructor: 10, toString: 10, valueOf: 10 });
+});

@@ -105,13 +105,14 @@ export function datasetVersionOf(images: readonly DatasetImage[]): string {
 
 /** Counts of a snapshot, as events carry them. */
 export function summariseDataset(images: readonly DatasetImage[]): DatasetSummary {
-  const classes: Record<string, number> = {};
+  // A map: a class may bear the name of what every object has, such as "constructor".
+  const classes = new Map<string, number>();
   const splits = { train: 0, validation: 0, test: 0 };
   for (const { label, split } of images) {
-    classes[label] = (classes[label] ?? 0) + 1;
+    classes.set(label, (classes.get(label) ?? 0) + 1);
     splits[split] += 1;
   }
-  const sorted = Object.fromEntries(Object.entries(classes).sort(([a], [b]) => (a < b ? -1 : 1)));
+  const sorted = Object.fromEntries([...classes].sort(([a], [b]) => (a < b ? -1 : 1)));
   return { version: datasetVersionOf(images), images: images.length, classes: sorted, splits };
 }
 

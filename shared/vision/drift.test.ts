@@ -101,3 +101,18 @@ describe('levelOfCheck', () => {
     expect(spent[0]).toBe(0.025);
   });
 });
+
+it('tells the shares of classes by any name a class may have', () => {
+  const named = (label: string, share: number) =>
+    photos(seededRandom(5), 100, { dandelions: share }).map((photo) => ({
+      ...photo,
+      label: photo.label === 'dandelion' ? label : 'toString',
+    }));
+  const { findings } = detectDrift(named('constructor', 0.5), named('constructor', 1), {
+    level: 0.01,
+    seed: 1,
+  });
+  expect(findings.find(({ feature }) => feature === 'label')?.window).toEqual({
+    constructor: expect.closeTo(1),
+  });
+});

@@ -208,7 +208,6 @@ function medianOf(values: readonly number[]): number {
 }
 
 function sharesOf(labels: readonly string[]): Record<string, number> {
-  const shares: Record<string, number> = {};
-  for (const label of labels) shares[label] = (shares[label] ?? 0) + 1 / labels.length;
-  return shares;
+  const byLabel = Map.groupBy(labels, (label) => label);
+  return Object.fromEntries([...byLabel].map(([label, of]) => [label, of.length / labels.length]));
 }
