@@ -21,7 +21,9 @@ beforeAll(async () => {
 beforeEach(async () => {
   await stores.db`delete from steps`;
   await stores.db`delete from outbox`;
+  await stores.db`delete from dead_letters`;
   broker.events.length = 0;
+  broker.refuses = () => false;
 });
 afterAll(async () => {
   await broker?.close();
@@ -66,6 +68,23 @@ it('sends a result again that did not reach its next step, and no other', async 
   await saveDeadLetter(stores.db, { event: refused, destination: '/evaluate', status: 400, cause: 'No.' });
   await train('of-airflow', { knativearrivaltime: undefined });
   expect(await reconcile(0)).toEqual(['lost']);
+});
+
+it('reads dead letters whatever their data holds', async () => {
+  const odd = await train('odd');
+  const withNul = { ...odd, data: { note: 'a\0b' } };
+  await saveDeadLetter(stores.db, { event: withNul, destination: '/evaluate', status: 400, cause: 'No.' });
+  await train('lost');
+  expect(await reconcile(0)).toEqual(['lost']);
+});
+
+it('goes on past what the broker refuses for good', async () => {
+  await train('refused');
+  await train('lost');
+  const input = event('left', 'features.stored');
+  await claimStep(stores.db, { owner: 'dead', leaseMs: 0, function: 'train', event: input });
+  broker.refuses = ({ id }) => id === 'refused';
+  expect((await reconcile(0)).sort()).toEqual(['left', 'lost', 'refused']);
 });
 
 it('gives a delivery the grace period to arrive', async () => {

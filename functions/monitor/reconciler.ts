@@ -4,7 +4,7 @@ import type { Event } from '../../shared/events.ts';
 import { sendLeftNotices } from '../../shared/function/notices.ts';
 import type { Sink } from '../../shared/function/sink.ts';
 import { resendLeftRuns, resendLostResults } from '../../shared/function/successors.ts';
-import { readTriggers, type Trigger } from '../../shared/function/triggers.ts';
+import { readTriggers } from '../../shared/function/triggers.ts';
 import type { FunctionContext } from '../../shared/function/types.ts';
 import type { Database } from '../../shared/stores/database.ts';
 
@@ -24,7 +24,6 @@ export function createReconciler(
   sink: Sink | undefined,
   settings: { TRIGGERS_DIR?: string; RECONCILE_GRACE_MS: number },
 ): Reconciler {
-  let reading: Promise<Trigger[]> | undefined;
   return {
     async reconcile({ log }) {
       if (sink === undefined) {
@@ -33,34 +32,29 @@ export function createReconciler(
           'Set K_SINK to the address of the broker to send events again.',
         );
       }
-      reading ??= readTriggers(settings.TRIGGERS_DIR ?? shippedTriggers);
-      const triggers = await reading;
-      const send = async (event: Event) => {
-        const answer = await sink(event);
-        if (answer.kind === 'taken') return;
-        throw new DandelionError(
-          'upstream-unavailable',
-          `The broker did not take ${event.id}: ${answer.reason}.`,
-        );
-      };
+      const triggers = await readTriggers(settings.TRIGGERS_DIR ?? shippedTriggers);
       const graceMs = settings.RECONCILE_GRACE_MS;
-      const healed = [
-        // First, as results that wait in the outbox have not reached their next step either.
-        {
-          events: await sendLeftNotices(db, sink, { overdueMs: graceMs, leaseMs: LEASE_MS, log }),
-          why: 'waited',
-        },
-        {
-          events: await resendLostResults(db, triggers, send, { graceMs }),
-          why: 'had not reached its next step',
-        },
-        { events: await resendLeftRuns(db, send, { graceMs }), why: 'was left by whoever worked on it' },
-      ];
-      for (const { events, why } of healed) {
+      const send = (event: Event) => sendAgain(sink, event, log);
+      const sent: Event[] = [];
+      const note = (events: readonly Event[], why: string): void => {
+        sent.push(...events);
         for (const { id, type } of events)
           log.warn({ event: { action: 'reconciled', id } }, `${type} ${why}: sent again`);
-      }
-      return { sent: healed.flatMap(({ events }) => events.map(({ id, type }) => ({ id, type }))) };
+      };
+      // First, as results that wait in the outbox have not reached their next step either.
+      note(await sendLeftNotices(db, sink, { overdueMs: graceMs, leaseMs: LEASE_MS, log }), 'waited');
+      note(await resendLostResults(db, triggers, send, { graceMs }), 'had not reached its next step');
+      note(await resendLeftRuns(db, send, { graceMs }), 'was left by whoever worked on it');
+      return { sent: sent.map(({ id, type }) => ({ id, type })) };
     },
   };
+}
+
+async function sendAgain(sink: Sink, event: Event, log: FunctionContext['log']): Promise<boolean> {
+  const answer = await sink(event);
+  if (answer.kind === 'taken') return true;
+  const sentence = `The broker did not take ${event.id}: ${answer.reason}.`;
+  if (answer.kind === 'failed') throw new DandelionError('upstream-unavailable', sentence);
+  log.error({ event: { action: 'refused', id: event.id } }, sentence);
+  return false;
 }

@@ -15,6 +15,14 @@ export function cameByBroker(event: Event): boolean {
 }
 
 /**
+ * Sends an event to the broker.
+ *
+ * @returns false when the broker refuses it for good, which is no reason to leave the others
+ * @throws DandelionError when the broker takes nothing now
+ */
+export type SendAgain = (event: Event) => Promise<boolean>;
+
+/**
  * Sends results again that a broker should have brought to their next step and did not: succeeded, older than the
  * grace period, with a Trigger that wants them, without a run there and without a dead letter. One that arrives twice
  * is one run.
@@ -24,7 +32,7 @@ export function cameByBroker(event: Event): boolean {
 export async function resendLostResults(
   db: Database,
   triggers: readonly Trigger[],
-  send: (event: Event) => Promise<void>,
+  send: SendAgain,
   { graceMs }: { graceMs: number },
 ): Promise<Event[]> {
   const sent: Event[] = [];
@@ -32,8 +40,7 @@ export async function resendLostResults(
     const ageMs = Date.now() - Date.parse(finishedAt ?? '');
     if (result === null || !cameByBroker(event) || ageMs < graceMs) continue;
     if (!(await lacksSuccessor(db, triggers, result)) || (await isDeadLetter(db, result))) continue;
-    await send(result);
-    sent.push(result);
+    if (await send(result)) sent.push(result);
   }
   return sent;
 }
@@ -46,14 +53,13 @@ export async function resendLostResults(
  */
 export async function resendLeftRuns(
   db: Database,
-  send: (event: Event) => Promise<void>,
+  send: SendAgain,
   { graceMs }: { graceMs: number },
 ): Promise<Event[]> {
   const sent: Event[] = [];
   for (const { event, abandoned, updatedAt } of await listUnfinished(db)) {
     if (!abandoned || !cameByBroker(event) || Date.now() - Date.parse(updatedAt) < graceMs) continue;
-    await send(event);
-    sent.push(event);
+    if (await send(event)) sent.push(event);
   }
   return sent;
 }

@@ -18,7 +18,10 @@ export async function reconcile(db: Database, broker: Broker, logger: Logger): P
     (run) => functions.has(run.function) && cameByBroker(run.event),
   );
   for (const run of unfinished) await broker.send(run.event, run.function);
-  const send = (result: Event) => broker.publish(result);
+  const send = async (result: Event) => {
+    await broker.publish(result);
+    return true;
+  };
   const rerouted = await resendLostResults(db, broker.triggers, send, { graceMs: 0 });
   const total = resumed + unfinished.length + rerouted.length;
   if (total > 0) {
