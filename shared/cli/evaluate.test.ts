@@ -4,6 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import sharp from 'sharp';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { corruptions } from '../vision/corruptions.ts';
 import { drawnClasses, drawPhoto } from '../vision/drawn.ts';
 import type { EvaluationReport } from './evaluate/report.ts';
 
@@ -44,7 +45,7 @@ describe('npm run evaluate', () => {
       .toBuffer();
     await writeFile(join(photos, 'daisy', 'again.jpg'), clover);
     const files = ['--json', 'r.json', '--doctor', 'doctor.html', '--data', 'data'];
-    const words = ['--images', 'photos', '--folds', '2', '--seeds', '2', ...files];
+    const words = ['--images', 'photos', '--folds', '2', '--seeds', '2', '--corruptions', ...files];
     const { code, stdout, stderr } = await evaluate(...words);
     expect(stderr).toContain('NO BACKBONE');
     expect(code).toBe(0);
@@ -76,6 +77,15 @@ describe('npm run evaluate', () => {
     expect(report.gain.accuracy.mean).toBeCloseTo(difference);
     expect(stdout).toContain(`${(accuracy * 100).toFixed(2)} %`);
     expect(stdout).toContain('Gain over the plain head');
+    const { all, each } = report.corruptions ?? { all: undefined, each: [] };
+    expect(each.map(({ corruption }) => corruption)).toEqual(corruptions);
+    for (const one of each) {
+      expect(one.gain.mean).toBeCloseTo(one.pipeline - one.plainHead);
+      expect(stdout).toContain(`\n${one.corruption} `);
+    }
+    expect(new Set(each.map((one) => one.pipeline)).size).toBeGreaterThan(3);
+    const overall = each.reduce((sum, one) => sum + one.pipeline, 0) / each.length;
+    expect(all?.pipeline).toBeCloseTo(overall);
   });
 
   it('says what is wrong with the command line or the folder, and ends with 2', async () => {

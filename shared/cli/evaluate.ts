@@ -4,11 +4,13 @@ import { extractorSettings, readConfig } from '../config.ts';
 import { toDandelionError } from '../errors.ts';
 import { type Extractor, openExtractor } from '../stores/extractor.ts';
 import { openObjects } from '../stores/objects.ts';
+import { corruptions } from '../vision/corruptions.ts';
 import { crossValidate, pairedGain, summariseRepeats } from '../vision/cross-validation.ts';
-import { plainHead, trainedAsInPipeline } from './evaluate/contenders.ts';
+import { answering, plainHead, trainedAsInPipeline } from './evaluate/contenders.ts';
+import { compareCorrupted } from './evaluate/corrupted.ts';
 import { diagnose, doctorPage } from './evaluate/doctor.ts';
 import { type EvaluateOptions, readOptions, usage } from './evaluate/options.ts';
-import { embedFolder } from './evaluate/photos.ts';
+import { type EmbeddedFile, embedFolder } from './evaluate/photos.ts';
 import { type EvaluationReport, formatReport } from './evaluate/report.ts';
 import { exitCodeOf } from './report.ts';
 
@@ -33,12 +35,18 @@ async function main(words: readonly string[]): Promise<number> {
 async function evaluate(options: EvaluateOptions): Promise<EvaluationReport> {
   const { images: folder, folds, seeds } = options;
   const extractor = await openBackbone(options);
-  const embedded = await embedFolder(folder, extractor, countTo('photos embedded'));
+  const corrupted = options.corruptions ? corruptions : [];
+  const embedded = await embedFolder(folder, extractor, countTo('photos embedded'), corrupted);
   const { photos, samples } = embedded;
   await extractor.engine.close();
-  const contenders = [trainedAsInPipeline(photos, samples), plainHead(photos, samples)];
+  const learners = [trainedAsInPipeline(photos, samples), plainHead(photos, samples)];
+  const views: ((photo: EmbeddedFile) => Float32Array)[] = [
+    ({ vector }) => vector,
+    ...corrupted.map((name) => (photo: EmbeddedFile) => photo.corrupted[name] ?? photo.vector),
+  ];
+  const contenders = views.flatMap((view) => learners.map((learner) => answering(learner, photos, view)));
   const answers = await crossValidate(samples, contenders, { folds, seeds }, countTo('folds'));
-  const [ofPipeline = [], ofPlainHead = []] = answers;
+  const [ofPipeline = [], ofPlainHead = [], ...ofCorrupted] = answers;
   const classes = samples.classes.map(
     (label) => [label, photos.filter((photo) => photo.label === label).length] as const,
   );
@@ -50,6 +58,7 @@ async function evaluate(options: EvaluateOptions): Promise<EvaluationReport> {
     pipeline: summariseRepeats(ofPipeline, samples),
     plainHead: summariseRepeats(ofPlainHead, samples),
     gain: pairedGain(ofPipeline, ofPlainHead, samples),
+    corruptions: corrupted.length === 0 ? null : compareCorrupted(corrupted, ofCorrupted, samples),
     doctor: diagnose(embedded, ofPipeline),
   };
 }

@@ -2,6 +2,7 @@ import { describe, expect, it } from 'vitest';
 import {
   type Contender,
   crossValidate,
+  type Fold,
   pairedGain,
   type Samples,
   summariseRepeats,
@@ -43,17 +44,17 @@ describe('crossValidate', () => {
   });
 
   it('gives every contender the same folds, others in each repeat', async () => {
-    const met: string[][] = [[], []];
+    const met: Fold[][] = [[], []];
     const contenders = met.map(
       (list): Contender =>
         async (fold) => {
-          list.push(fold.heldOut.join());
+          list.push(fold);
           return new Float32Array(fold.heldOut.length * 3);
         },
     );
     await crossValidate(samples, contenders, repeats);
-    expect(met[0]).toEqual(met[1]);
-    expect(new Set(met[0]).size).toBe(15);
+    for (const [index, fold] of (met[0] ?? []).entries()) expect(met[1]?.[index]).toBe(fold);
+    expect(new Set(met[0]?.map(({ heldOut }) => heldOut.join())).size).toBe(15);
   });
 
   it('puts answers in the place of their photos and counts its folds', async () => {

@@ -29,8 +29,8 @@ export interface Repeats {
 }
 
 /**
- * Repeated stratified cross-validation by group; every contender meets the very same folds, so that they can be
- * compared in pairs.
+ * Repeated stratified cross-validation by group; every contender meets the very same folds (the same objects), so that they
+ * can be compared in pairs and may share what they learn.
  *
  * @returns by contender and repeat: held-out probabilities of all photos, row-major [photos, classes]
  * @throws what a contender throws
@@ -52,11 +52,12 @@ export async function crossValidate(
     for (let fold = 0; fold < count; fold += 1) {
       const training = photos.filter((photo) => folds[photo] !== fold);
       const heldOut = photos.filter((photo) => folds[photo] === fold);
+      const own: Fold = { training, heldOut, seed };
       for (const [index, contender] of contenders.entries()) {
-        const probabilities = await contender({ training, heldOut, seed });
+        const probabilities = await contender(own);
         for (const [row, photo] of heldOut.entries()) {
-          const own = probabilities.subarray(row * width, (row + 1) * width);
-          answers[index]?.[seed]?.set(own, photo * width);
+          const answer = probabilities.subarray(row * width, (row + 1) * width);
+          answers[index]?.[seed]?.set(answer, photo * width);
         }
       }
       done += 1;

@@ -9,6 +9,8 @@ export interface EvaluateOptions {
   folds: number;
   /** Repeats of the cross-validation, each with folds of its own. */
   seeds: number;
+  /** Answer the held-out photos also dark, blurred and the like. */
+  corruptions: boolean;
   json: string | undefined;
   /** Where the page of doubtful labels goes. */
   doctor: string | undefined;
@@ -23,6 +25,7 @@ and what it gains over a plain head on the same folds.
 
   --folds N      parts held out in turn (default 5)
   --seeds N      repeats, each with folds of its own (default 6)
+  --corruptions  answer the held-out photos dark, blurred, small and the like too: how it may do on photos unlike these
   --doctor FILE  write a page with thumbnails of what to look at: labels that models not trained on the photo contradict,
                  near-duplicates under different labels, files that cannot be used
   --json FILE    write everything as JSON
@@ -36,6 +39,7 @@ const flags = {
   images: { type: 'string' },
   folds: { type: 'string' },
   seeds: { type: 'string' },
+  corruptions: { type: 'boolean', default: false },
   json: { type: 'string' },
   doctor: { type: 'string' },
   data: { type: 'string', default: '.data' },
@@ -69,6 +73,7 @@ export function readOptions(
     images: resolve(folder, images),
     folds,
     seeds,
+    corruptions: given.corruptions,
     json: given.json === undefined ? undefined : resolve(folder, given.json),
     doctor: given.doctor === undefined ? undefined : resolve(folder, given.doctor),
     dataDir: resolve(given.data === flags.data.default ? '.' : folder, given.data),

@@ -3,9 +3,11 @@ import { readFile } from 'node:fs/promises';
 import { relative } from 'node:path';
 import { DandelionError, type ErrorCode, toDandelionError } from '../../errors.ts';
 import type { Extractor } from '../../stores/extractor.ts';
+import { type Corruption, corruptPhoto } from '../../vision/corruptions.ts';
 import type { Samples } from '../../vision/cross-validation.ts';
 import { decodePhoto } from '../../vision/decode.ts';
 import { embedDecoded } from '../../vision/embedding.ts';
+import type { Engine } from '../../vision/engine.ts';
 import { assessPhoto, type ImageStatistics } from '../../vision/quality.ts';
 import { groupNearDuplicates, perceptualHash } from '../../vision/similarity.ts';
 import { listPhotoFiles, type PhotoFile } from '../photo-folder.ts';
@@ -19,6 +21,8 @@ export interface EmbeddedFile extends PhotoFile {
   statistics: ImageStatistics;
   vector: Float32Array;
   augmented: Float32Array;
+  /** Of the photo as each corruption left it; empty unless asked for. */
+  corrupted: Partial<Record<Corruption, Float32Array>>;
 }
 
 export interface RejectedFile {
@@ -40,12 +44,14 @@ const BATCH = 16;
  * Reads the photos of a folder with a sub-folder a class, as the pipeline would: what cannot be decoded, is blank or
  * carries two labels is set aside with its reason; of several copies one is used.
  *
+ * @param corruptions to be embedded too
  * @throws DandelionError `bad-folder`, `too-few-classes`, `too-few-images`
  */
 export async function embedFolder(
   folder: string,
   extractor: Extractor,
   onPhoto: (done: number, total: number) => void,
+  corruptions: readonly Corruption[] = [],
 ): Promise<EmbeddedFolder> {
   const files = await listPhotoFiles(folder);
   const photos: EmbeddedFile[] = [];
@@ -58,13 +64,33 @@ export async function embedFolder(
     const { usable, faults } = sortOut(batch, seen);
     rejected.push(...faults);
     const { vectors, augmented } = await embedDecoded(extractor.engine, usable);
-    for (const [index, { pixels: _, ...photo }] of usable.entries()) {
+    for (const [index, { pixels, ...photo }] of usable.entries()) {
       const none = new Float32Array();
-      photos.push({ ...photo, vector: vectors[index] ?? none, augmented: augmented[index] ?? none });
+      const corrupted = await embedCorrupted(extractor.engine, pixels, corruptions);
+      photos.push({
+        ...photo,
+        vector: vectors[index] ?? none,
+        augmented: augmented[index] ?? none,
+        corrupted,
+      });
     }
     onPhoto(Math.min(start + BATCH, files.length), files.length);
   }
   return { photos, rejected, samples: samplesOf(folder, photos) };
+}
+
+async function embedCorrupted(
+  engine: Engine,
+  pixels: Uint8Array,
+  corruptions: readonly Corruption[],
+): Promise<EmbeddedFile['corrupted']> {
+  if (corruptions.length === 0) return {};
+  const views = await Promise.all(corruptions.map((name) => corruptPhoto(pixels, engine.inputSize, name)));
+  const { features } = await engine.run(Buffer.concat(views), views.length);
+  const dimension = engine.featureDimension;
+  return Object.fromEntries(
+    corruptions.map((name, row) => [name, features.slice(row * dimension, (row + 1) * dimension)]),
+  );
 }
 
 /** Photos met for the first time, and what is wrong with others; further copies of a photo are passed over. */
@@ -87,7 +113,7 @@ function sortOut(batch: readonly (DecodedFile | RejectedFile)[], seen: Map<strin
 /** What tells a photo from others. */
 type PhotoFact = Pick<EmbeddedFile, 'source' | 'label'>;
 
-type DecodedFile = Omit<EmbeddedFile, 'vector' | 'augmented'> & { pixels: Uint8Array };
+type DecodedFile = Omit<EmbeddedFile, 'vector' | 'augmented' | 'corrupted'> & { pixels: Uint8Array };
 
 async function readFileOf(
   folder: string,

@@ -1,4 +1,5 @@
 import type { CrossValidated, Gain, PairedGain } from '../../vision/cross-validation.ts';
+import type { CorruptedReport } from './corrupted.ts';
 import type { Diagnosis } from './doctor.ts';
 
 /** What `npm run evaluate --json` writes. */
@@ -20,6 +21,8 @@ export interface EvaluationReport {
   plainHead: CrossValidated;
   /** Of the pipeline over the plain head. */
   gain: PairedGain;
+  /** Null unless asked for. */
+  corruptions: CorruptedReport | null;
   doctor: Diagnosis;
 }
 
@@ -29,6 +32,7 @@ export function formatReport({
   pipeline,
   plainHead,
   gain,
+  corruptions,
   doctor,
   ...run
 }: EvaluationReport): string {
@@ -56,7 +60,21 @@ export function formatReport({
         ...[label, String(photos), percent(precision), percent(recall), percent(f1)],
       ]),
     ]),
+    ...(corruptions === null ? [] : ['', formatCorrupted(corruptions)]),
   ].join('\n');
+}
+
+function formatCorrupted({ all, each }: CorruptedReport): string {
+  const line = (
+    name: string,
+    { pipeline, plainHead }: { pipeline: number; plainHead: number },
+    gain: Gain,
+  ) => [...[name, percent(pipeline), percent(plainHead), points(gain)]];
+  return alignedTable([
+    ['corrupted photos', 'pipeline', 'plain head', 'gain'],
+    ...each.map((one) => line(one.corruption, one, one.gain)),
+    line('all', all, all.gain.accuracy),
+  ]);
 }
 
 /** Cells in columns: the first to the left, the others to the right. */
