@@ -35,7 +35,8 @@ export interface ModelRegistry {
    * Works with the model that serves, or with the version asked for by name (loaded on demand). The model stays
    * open until the work is done, whatever is deployed meanwhile.
    *
-   * @throws DandelionError `no-champion`, or `model-unknown` for a version that is not there
+   * @throws DandelionError `no-champion`, `model-unknown` for a version that is not there, or `shutting-down` once the
+   * registry is closed
    */
   withModel<Result>(
     version: string | undefined,
@@ -64,6 +65,7 @@ export async function openModels(
   const extras = new Map<string, Promise<HeldModel>>();
   let serving: HeldModel | undefined;
   let following: Promise<void> | undefined;
+  let closed = false;
 
   const load = async (version: string): Promise<HeldModel> => {
     const started = performance.now();
@@ -108,7 +110,12 @@ export async function openModels(
   const timer = pinned === undefined ? setInterval(lookForChampion, settings.PREDICT_FOLLOW_MS) : undefined;
   timer?.unref();
 
+  const checkOpen = (): void => {
+    if (closed) throw new DandelionError('shutting-down', 'The function is stopping; send this again.');
+  };
+
   const find = async (version: string | undefined): Promise<HeldModel> => {
+    checkOpen();
     if (version === undefined || version === serving?.model.record.version) {
       if (serving === undefined) await lookForChampion();
       if (serving !== undefined) return serving;
@@ -126,6 +133,7 @@ export async function openModels(
 
   const loadExtra = async (version: string): Promise<HeldModel> => {
     await readModel(objects, name, version);
+    checkOpen();
     const loading = extras.get(version) ?? load(version);
     extras.set(version, loading);
     loading.catch(() => extras.delete(version));
@@ -148,6 +156,7 @@ export async function openModels(
     servingVersion: () => serving?.model.record.version,
 
     async close() {
+      closed = true;
       clearInterval(timer);
       await following;
       await serving?.retire();
