@@ -28,6 +28,7 @@ interface Server {
   noted: NotedRequest;
 }
 
+const outputNames = new Set(['label', 'probabilities']);
 const modelPath = /^\/v2\/models\/([^/]+)(?:\/versions\/([^/]+))?(\/ready|\/infer)?$/;
 
 /**
@@ -115,6 +116,11 @@ async function infer(model: LoadedModel, body: unknown, server: Server) {
     );
   }
   const request = parsed.data;
+  const wanted = request.outputs?.map((output) => output.name);
+  const unknown = wanted?.find((name) => !outputNames.has(name));
+  if (unknown !== undefined) {
+    throw new DandelionError('bad-data', `There is no output "${unknown}"; ask for label or probabilities.`);
+  }
   const rows = await classifyTensor(model, request, server);
   const { name, version, classes } = model.record;
   const labels = rows.map(({ label }) => label);
@@ -123,11 +129,6 @@ async function infer(model: LoadedModel, body: unknown, server: Server) {
     { name: 'label', datatype: 'BYTES', shape: [rows.length], data: labels },
     { name: 'probabilities', datatype: 'FP32', shape: [rows.length, classes.length], data: scores },
   ];
-  const wanted = request.outputs?.map((output) => output.name);
-  const unknown = wanted?.find((output) => !outputs.some((known) => known.name === output));
-  if (unknown !== undefined) {
-    throw new DandelionError('bad-data', `There is no output "${unknown}"; ask for label or probabilities.`);
-  }
   return {
     ...(request.id === undefined ? {} : { id: request.id }),
     model_name: name,

@@ -114,6 +114,20 @@ describe('the prediction log', () => {
     ]);
   });
 
+  it('tells of an inference that asks for an output there is none of as refused, not answered as well', async () => {
+    const records = await recordsOf({}, (url) => {
+      const tensor = {
+        name: 'image',
+        shape: [1],
+        datatype: 'BYTES',
+        data: [Buffer.from(photo).toString('base64')],
+      };
+      const body = JSON.stringify({ inputs: [tensor], outputs: [{ name: 'colour' }] });
+      return send(`${url}/v2/models/plants/infer`, body, { 'content-type': 'application/json' });
+    });
+    expect(records.map(({ outcome, code }) => `${outcome} ${code}`)).toEqual(['refused bad-data']);
+  });
+
   it('tells of a sample with the weight that makes up for it, and of nothing at a rate of 0', async () => {
     const ask = async (url: string) => {
       for (let request = 0; request < 60; request++) await (await send(url, 'not a photo')).arrayBuffer();
