@@ -25,6 +25,8 @@ const RETRIED_STATUSES = new Set([404, 408, 409, 429]);
 const FIRST_BACK_OFF_MS = 200;
 const LONGEST_BACK_OFF_MS = 60_000;
 const ANSWER_WITHIN_MS = 10_000;
+/** Whatever the sink asks for; timers of Node.js that wait for weeks fire at once. */
+const LONGEST_RETRY_AFTER_MS = 3_600_000;
 
 /**
  * The sink that Knative's SinkBinding names by K_SINK, with the extensions of K_CE_OVERRIDES set on every event;
@@ -74,12 +76,17 @@ function judge(status: number, retryAfter: string | null): SinkAnswer {
   const reason = `the sink answered ${status}`;
   const isFinal = status >= 400 && status < 500 && !RETRIED_STATUSES.has(status);
   if (isFinal) return { kind: 'refused', reason };
-  const seconds = Number(retryAfter ?? 0);
-  return { kind: 'failed', reason, retryAfterMs: Number.isFinite(seconds) ? seconds * 1000 : 0 };
+  return { kind: 'failed', reason, retryAfterMs: readRetryAfter(retryAfter) };
 }
 
 /** `fetch` hides why it failed in the cause. */
 function reasonOf(error: unknown): string {
   const inner = error instanceof Error && error.cause instanceof Error ? error.cause : error;
   return inner instanceof Error ? inner.message || inner.name : String(inner);
+}
+
+/** The header's seconds, in milliseconds; 0 for a date, since the clocks of two machines differ. */
+function readRetryAfter(header: string | null): number {
+  const askedMs = Number(header ?? 0) * 1000;
+  return Number.isNaN(askedMs) ? 0 : Math.min(Math.max(askedMs, 0), LONGEST_RETRY_AFTER_MS);
 }
