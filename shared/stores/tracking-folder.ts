@@ -40,10 +40,12 @@ const registryFile = z.object({
  * Opens a folder as tracking store: `runs/{run}/` with `run.json`, `metrics.jsonl`, `artifacts/` and `model/`, and
  * `registered-models/{model}.json`.
  *
- * Its calls throw DandelionError `store-unavailable` when the file system fails them.
+ * Its calls throw DandelionError `store-unavailable` when the file system fails them, and `bad-data` for a run id that is
+ * none.
  */
 export function openFolderTracker(root: string): Tracker {
-  const folderOf = (runId: string) => join(root, 'runs', runId);
+  const runs = join(root, 'runs');
+  const folderOf = (runId: string) => join(runs, checkedRunId(runId));
   const registryOf = (model: string) => join(root, 'registered-models', `${model}.json`);
   const named = <Result>(work: () => Promise<Result>) => namingStore(root, work);
 
@@ -62,14 +64,14 @@ export function openFolderTracker(root: string): Tracker {
 
     searchRuns: (experiment, { tags = {}, by, limit = 100 }) =>
       named(async () => {
-        const names = await readdir(join(root, 'runs')).catch(() => []);
-        const runs = await Promise.all(names.map((name) => summarise(folderOf(name))));
-        const found = runs.filter(
+        const names = await readdir(runs).catch(() => []);
+        const summaries = await Promise.all(names.map((name) => summarise(join(runs, name))));
+        const found = summaries.filter(
           (run) =>
             run?.experiment === experiment &&
             Object.entries(tags).every(([key, value]) => run.tags[key] === value),
         );
-        const rank = (run: (typeof runs)[number]) => run?.metrics[by ?? ''] ?? Number.NEGATIVE_INFINITY;
+        const rank = (run: (typeof summaries)[number]) => run?.metrics[by ?? ''] ?? Number.NEGATIVE_INFINITY;
         const ordered = by === undefined ? found : found.sort((a, b) => rank(b) - rank(a));
         return ordered.slice(0, limit).flatMap((run) => run ?? []);
       }),
@@ -127,6 +129,12 @@ export function openFolderTracker(root: string): Tracker {
       end: (status) => named(() => change(() => ({ status, endTime: new Date().toISOString() }))),
     };
   }
+}
+
+/** Events carry it, so it may be anything; a path would lead out of the store. */
+function checkedRunId(runId: string): string {
+  if (/^[A-Za-z0-9][\w.-]*$/.test(runId)) return runId;
+  throw new DandelionError('bad-data', `${JSON.stringify(runId)} is no id of a run.`);
 }
 
 function joinParams(run: RunFile, params: Readonly<Record<string, string | number>>): RunFile['params'] {

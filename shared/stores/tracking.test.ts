@@ -29,6 +29,13 @@ describe('a folder as tracking store', () => {
     expect(points.map((line) => JSON.parse(line).key)).toEqual(['train/loss', 'test/accuracy']);
   });
 
+  test.each(['../../outside', '..', 'a/b', '', '/tmp/outside', 'a\0b'])('has no run %j', async (runId) => {
+    const name = { ...testRun('named'), runId };
+    const refused = { code: 'bad-data', message: expect.stringContaining('no id of a run') };
+    await expect(tracker.resumeRun(name)).rejects.toMatchObject(refused);
+    await expect(tracker.startRun(name)).rejects.toMatchObject(refused);
+  });
+
   test('keeps a model as MLflow does: its files, and an MLmodel file with the signature', async () => {
     const name = testRun('model');
     const run = await tracker.startRun(name);
