@@ -25,7 +25,7 @@ export function openFolder(root: string, bucket: string): ObjectStore {
     try {
       return await readFile(path);
     } catch (error) {
-      if (hasErrno(error, 'ENOENT')) return undefined;
+      if (isMissing(error)) return undefined;
       throw storeTrouble(root, error);
     }
   };
@@ -70,30 +70,33 @@ export function openFolder(root: string, bucket: string): ObjectStore {
     async getStream(key) {
       const path = pathOf(key);
       const file = await open(path).catch((error: unknown) => {
-        throw hasErrno(error, 'ENOENT') ? objectMissing(key) : storeTrouble(root, error);
+        throw isMissing(error) ? objectMissing(key) : storeTrouble(root, error);
       });
       return file.createReadStream();
     },
 
     async head(key) {
-      const found = await stat(pathOf(key)).catch(() => undefined);
-      return found === undefined ? undefined : { sizeBytes: found.size };
+      const sizeBytes = await sizeOf(root, pathOf(key));
+      return sizeBytes === undefined ? undefined : { sizeBytes };
     },
 
     async *list(prefix) {
       // What a key with this prefix can lie below; a prefix that is no path has no keys.
       const folder = prefix.slice(0, prefix.lastIndexOf('/') + 1);
       if (folder !== '') pathOf(folder.slice(0, -1));
-      for await (const path of walk(join(root, folder))) {
+      for await (const path of walk(root, join(root, folder))) {
         const key = relative(root, path).split(sep).join('/');
         if (!key.startsWith(prefix)) continue;
-        const { size } = await stat(path);
-        yield { key, sizeBytes: size };
+        const sizeBytes = await sizeOf(root, path);
+        // Deleted since the folder was read.
+        if (sizeBytes !== undefined) yield { key, sizeBytes };
       }
     },
 
     async delete(key) {
-      await rm(pathOf(key), { force: true });
+      await rm(pathOf(key), { force: true }).catch((error: unknown) => {
+        throw storeTrouble(root, error);
+      });
     },
 
     async putIf(key, bytes, condition) {
@@ -157,18 +160,32 @@ async function writeWhole(
   }
 }
 
-async function* walk(directory: string): AsyncIterable<string> {
-  const entries = await readdir(directory, { withFileTypes: true }).catch(() => []);
+/** @returns undefined where there is no such file */
+async function sizeOf(root: string, path: string): Promise<number | undefined> {
+  try {
+    return (await stat(path)).size;
+  } catch (error) {
+    if (isMissing(error)) return undefined;
+    throw storeTrouble(root, error);
+  }
+}
+
+async function* walk(root: string, directory: string): AsyncIterable<string> {
+  const entries = await readdir(directory, { withFileTypes: true }).catch((error: unknown) => {
+    if (isMissing(error)) return [];
+    throw storeTrouble(root, error);
+  });
   for (const entry of entries.sort((a, b) => (a.name < b.name ? -1 : 1))) {
     if (entry.name.startsWith('.')) continue;
     const path = join(directory, entry.name);
-    if (entry.isDirectory()) yield* walk(path);
+    if (entry.isDirectory()) yield* walk(root, path);
     else yield path;
   }
 }
 
-function hasErrno(error: unknown, code: string): boolean {
-  return error instanceof Error && 'code' in error && error.code === code;
+/** True as well where what should be a folder is a file: a bucket would just have no such object. */
+function isMissing(error: unknown): boolean {
+  return error instanceof Error && 'code' in error && (error.code === 'ENOENT' || error.code === 'ENOTDIR');
 }
 
 function storeTrouble(where: string, cause: unknown): DandelionError {

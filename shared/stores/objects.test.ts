@@ -1,4 +1,4 @@
-import { mkdir, mkdtemp, readdir, rm, utimes, writeFile } from 'node:fs/promises';
+import { mkdir, mkdtemp, readdir, rm, symlink, utimes, writeFile } from 'node:fs/promises';
 import { hostname, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
@@ -13,6 +13,12 @@ beforeAll(async () => {
   objects = openObjects({ OBJECTS_DIR: directory });
 });
 afterAll(() => rm(directory, { recursive: true, force: true }));
+
+async function keysOf(prefix: string): Promise<string[]> {
+  const keys: string[] = [];
+  for await (const { key } of objects.list(prefix)) keys.push(key);
+  return keys;
+}
 
 describeObjectStore('the object store in a folder', async () => objects);
 
@@ -30,6 +36,24 @@ describe('the object store in a folder', () => {
       code: 'uploads-unsupported',
       message: expect.stringMatching(/file:.*incoming\/grass\/1\.jpg.*S3_ENDPOINT/),
     });
+  });
+
+  it('tells trouble of the file system from objects that are missing', async () => {
+    await mkdir(join(directory, 'trouble'));
+    await symlink('loop', join(directory, 'trouble/loop'));
+    const trouble = { code: 'store-unavailable', message: expect.stringContaining(directory) };
+    await expect(objects.get('trouble/loop')).rejects.toMatchObject(trouble);
+    await expect(objects.head('trouble/loop')).rejects.toMatchObject(trouble);
+    await expect(keysOf('trouble/')).rejects.toMatchObject(trouble);
+    await expect(objects.delete('trouble')).rejects.toMatchObject(trouble);
+    await rm(join(directory, 'trouble'), { recursive: true });
+  });
+
+  it('lists past a file that vanishes meanwhile', async () => {
+    await objects.put('vanishing/b', Buffer.from('b'));
+    // Found in the folder and gone when it is looked at.
+    await symlink('nowhere', join(directory, 'vanishing/a'));
+    expect(await keysOf('vanishing/')).toEqual(['vanishing/b']);
   });
 
   it('leaves no drafts behind', async () => {

@@ -36,6 +36,10 @@ export function describeObjectStore(title: string, open: () => Promise<ObjectSto
       await expect(objects.get('images/none')).rejects.toMatchObject(missing);
       await expect(objects.getStream('images/none')).rejects.toMatchObject(missing);
       expect(await objects.head('images/none')).toBeUndefined();
+      await objects.put('images/below', Buffer.from('no folder'));
+      await expect(objects.get('images/below/none')).rejects.toMatchObject({ code: 'object-missing' });
+      await expect(objects.getStream('images/below/none')).rejects.toMatchObject({ code: 'object-missing' });
+      expect(await objects.head('images/below/none')).toBeUndefined();
     });
 
     it('takes the names that people give their photos', async () => {
