@@ -1,6 +1,7 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { createEvent, type EventData } from '../../shared/events.ts';
 import { invoke } from '../../shared/function/testing.ts';
+import { readDataset } from '../../shared/stores/datasets.ts';
 import { type ModelRecord, promoteChampion, readEvaluation } from '../../shared/stores/models.ts';
 import { type TestStores, testStores } from '../../shared/stores/testing.ts';
 import { storeDrawnDataset, storeDrawnModel } from '../../shared/stores/testing-models.ts';
@@ -108,6 +109,24 @@ describe('evaluate', () => {
     });
     const worse = await judge(spoilt);
     expect(worse.failed).toEqual(expect.arrayContaining(['floor', 'non-inferiority']));
+  });
+
+  it('refuses to measure against damaged features, by the photo, and decides nothing', async () => {
+    const test = { model: 'plants', version: models.get(good)?.dataset.version ?? '' };
+    const [photo] = await readDataset(stores.db, test.model, test.version, 'test');
+    const [row] = await stores.db<{ vector: Buffer }[]>`
+      select vector from features where sha256 = ${photo?.sha256 ?? ''}`;
+    const keep = (vector: Buffer) =>
+      stores.db`update features set vector = ${vector} where sha256 = ${photo?.sha256 ?? ''}`;
+    const nan = Buffer.from(row?.vector ?? []).fill(0x7e, 1, 2);
+    await keep(nan);
+    try {
+      const { problem } = await judge(good);
+      expect(problem).toMatchObject({ code: 'bad-data', status: 422 });
+      expect(problem?.detail).toContain(`${photo?.sha256} is NaN`);
+    } finally {
+      await keep(Buffer.from(row?.vector ?? []));
+    }
   });
 
   it('names the dataset that is not there', async () => {

@@ -71,6 +71,36 @@ describe('preprocess', () => {
     expect(matrix.augmentedFeatures).not.toEqual(matrix.features);
   });
 
+  it('makes stored features anew that are damaged, and those alone', async () => {
+    const { dataset, extractor } = await storedBy(ingested);
+    const features = () =>
+      stores.db<{ sha256: string; vector: Buffer; augmented_vector: Buffer; created_at: Date }[]>`
+        select * from features order by sha256`;
+    const sound = await features();
+    const [first, second, third] = sound.map(({ sha256 }) => sha256);
+    // NaN and infinity as half floats, and a vector that was cut off.
+    await stores.db`
+      update features set vector = overlay(vector placing '\\x007e'::bytea from 9 for 2) where sha256 = ${first ?? ''}`;
+    await stores.db`
+      update features set augmented_vector = overlay(augmented_vector placing '\\x007c'::bytea from 1 for 2)
+      where sha256 = ${second ?? ''}`;
+    await stores.db`update features set vector = substring(vector from 1 for 10) where sha256 = ${third ?? ''}`;
+    const split = { model: 'plants', version: dataset.version };
+    const readAll = () =>
+      Promise.all(
+        (['train', 'validation', 'test'] as const).map((name) =>
+          readFeatures(stores.db, { ...split, split: name }, extractor),
+        ),
+      );
+    await expect(readAll()).rejects.toMatchObject({ code: 'bad-data' });
+
+    expect((await storedBy(ingested)).dataset.version).toBe(dataset.version);
+    const mended = await features();
+    expect(mended.map(({ vector }) => vector)).toEqual(sound.map(({ vector }) => vector));
+    expect(mended.map((row) => row.augmented_vector)).toEqual(sound.map((row) => row.augmented_vector));
+    expect(mended.slice(3)).toEqual(sound.slice(3));
+  });
+
   it('gives the same dataset version again, and embeds nothing twice', async () => {
     const before = await storedBy(ingested);
     const [stamp] = await stores.db`select max(created_at) as latest, count(*) from features`;

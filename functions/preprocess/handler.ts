@@ -14,6 +14,7 @@ import {
 } from '../../shared/stores/datasets.ts';
 import {
   BATCHES_STORED_AT_ONCE,
+  forgetDamagedFeatures,
   missingFeatures,
   recordQuality,
   storeFeatures,
@@ -82,6 +83,10 @@ async function embedMissing(
     const extractor = await compute.run('open', settings);
     const candidates = await listCandidates(db, ingestion);
     const digests = candidates.map(({ sha256 }) => sha256);
+    const damaged = await forgetDamagedFeatures(db, model, extractor, digests);
+    if (damaged.length > 0) {
+      context.log.warn({ photos: damaged }, 'stored features are damaged; these photos are embedded again');
+    }
     const missing = await missingFeatures(db, model, extractor.id, digests);
     let done = digests.length - missing.length;
     context.progress(done, digests.length, 'embedding photos');

@@ -138,6 +138,27 @@ describe('train', () => {
     expect(await listModelVersions(stores.objects, 'plants')).toEqual(before);
   });
 
+  it.each(['train', 'validation'] as const)(
+    'refuses a photo of the %s split whose features are damaged',
+    async (split) => {
+      const extractor = { id: `damaged ${split}`, dimension: 3, inputSize: 224 };
+      const images = await readDataset(stores.db, 'plants', stored.dataset.version);
+      const damaged = images.find((image) => image.split === split)?.sha256 ?? '';
+      const rows = images.map(({ sha256 }, index) => {
+        const sound = Float32Array.of(index, 1, -index);
+        const vector = sha256 === damaged ? Float32Array.of(1, Number.NaN, 2) : sound;
+        return { sha256, vector, augmentedVector: sound, statistics: {} };
+      });
+      await storeFeatures(stores.db, 'plants', extractor.id, rows);
+      const before = await listModelVersions(stores.objects, 'plants');
+      const event = request({ ...stored, extractor }, `damaged ${split}`);
+      const { problem } = await invoke(train, { name: 'train', event, env: stores.env });
+      expect(problem).toMatchObject({ code: 'bad-data', status: 422 });
+      expect(problem?.detail).toContain(`${damaged} is NaN`);
+      expect(await listModelVersions(stores.objects, 'plants')).toEqual(before);
+    },
+  );
+
   it('refuses an event of another kind', async () => {
     const event = { ...request(stored, 'event-d'), type: 'dev.dandelion.model.trained.v1' };
     const { problem } = await invoke(train, { name: 'train', event, env: stores.env });

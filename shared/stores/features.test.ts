@@ -1,7 +1,14 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { Database } from './database.ts';
 import { storeDataset } from './datasets.ts';
-import { type FeatureRow, missingFeatures, readFeatures, recordQuality, storeFeatures } from './features.ts';
+import {
+  type FeatureRow,
+  forgetDamagedFeatures,
+  missingFeatures,
+  readFeatures,
+  recordQuality,
+  storeFeatures,
+} from './features.ts';
 import { type TestDatabase, testDatabase } from './testing.ts';
 
 const model = 'flowers';
@@ -71,10 +78,39 @@ describe('features', () => {
     });
     const longer = { ...extractor, dimension: 7 };
     await expect(readFeatures(db, { model, version, split: 'train' }, longer)).rejects.toMatchObject({
-      code: 'object-corrupt',
+      code: 'bad-data',
       message: expect.stringContaining('where 7 numbers belong'),
     });
   });
+
+  it.each([
+    [Number.NaN, 6001],
+    [Number.POSITIVE_INFINITY, 6002],
+    [Number.NEGATIVE_INFINITY, 6003],
+  ])(
+    'that hold %d are refused with the name of the photo, and forgotten on request',
+    async (number, index) => {
+      // As half floats and, beyond what those hold, as floats.
+      const rows = [
+        rowOf(index, [1, 2, number]),
+        rowOf(index + 1000, [1e6, 2, number]),
+        rowOf(index + 2000, [3, 2, 1]),
+      ];
+      await storeFeatures(db, model, extractor.id, rows);
+      for (const row of rows.slice(0, 2)) {
+        const version = await snapshot([Number.parseInt(row.sha256, 16)]);
+        await expect(readFeatures(db, { model, version, split: 'train' }, extractor)).rejects.toMatchObject({
+          code: 'bad-data',
+          message: expect.stringContaining(`${row.sha256} is ${number} at place 2`),
+        });
+      }
+      const digests = rows.map(({ sha256 }) => sha256);
+      expect((await forgetDamagedFeatures(db, model, extractor, digests)).toSorted()).toEqual(
+        digests.slice(0, 2),
+      );
+      expect(await missingFeatures(db, model, extractor.id, digests)).toEqual(digests.slice(0, 2));
+    },
+  );
 });
 
 it('flags of many photos are set and cleared at once', async () => {

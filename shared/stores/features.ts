@@ -2,6 +2,7 @@ import { DandelionError } from '../errors.ts';
 import type { SliceFacts } from '../vision/slices.ts';
 import { BYTEA_ARRAY, type Database } from './database.ts';
 import { readDataset, type Split } from './datasets.ts';
+import { packVector, unpackVector } from './feature-vectors.ts';
 
 /** What the extractor said of one photo. Vectors have `dimension` numbers. */
 export interface FeatureRow {
@@ -40,6 +41,44 @@ export async function missingFeatures(
   return rows.map((row) => row.sha256);
 }
 
+/**
+ * Deletes stored features that are damaged, so that these photos count as missing and are embedded again.
+ *
+ * @returns whose they were
+ */
+export async function forgetDamagedFeatures(
+  db: Database,
+  model: string,
+  { id, dimension }: { id: string; dimension: number },
+  sha256: readonly string[],
+): Promise<string[]> {
+  const damaged: string[] = [];
+  for (let start = 0; start < sha256.length; start += PAGE_ROWS) {
+    const rows = await readVectors(db, { model, extractor: id }, sha256.slice(start, start + PAGE_ROWS));
+    for (const row of rows) {
+      const isDamaged = [row.vector, row.augmented].some(
+        (bytes) => 'fault' in unpackVector(bytes, dimension),
+      );
+      if (isDamaged) damaged.push(row.sha256);
+    }
+  }
+  if (damaged.length > 0) {
+    await db`
+      delete from features where model = ${model} and extractor = ${id} and sha256 = any(${damaged}::text[])`;
+  }
+  return damaged;
+}
+
+function readVectors(
+  db: Database,
+  { model, extractor }: { model: string; extractor: string },
+  sha256: readonly string[],
+) {
+  return db<{ sha256: string; vector: Buffer; augmented: Buffer }[]>`
+    select sha256, vector, augmented_vector as augmented from features
+    where model = ${model} and extractor = ${extractor} and sha256 = any(${[...sha256]}::text[])`;
+}
+
 /** Statements of {@link storeFeatures} under way at once: one alone waits longer for its answer than it works. */
 export const BATCHES_STORED_AT_ONCE = 4;
 
@@ -56,7 +95,7 @@ export async function storeFeatures(
   if (rows.length === 0) return;
   const vectors = (pick: (row: FeatureRow) => Float32Array) =>
     db.typed(
-      rows.map((row) => packed(pick(row))),
+      rows.map((row) => packVector(pick(row))),
       BYTEA_ARRAY,
     );
   await db`
@@ -92,7 +131,8 @@ export async function recordQuality(
  * Reads the features of a dataset version, in the order of the photos' digests, so that training sees the same
  * rows in the same order every time.
  *
- * @throws DandelionError `object-missing` when a photo of the dataset has no features of this extractor
+ * @throws DandelionError `object-missing` when a photo of the dataset has no features of this extractor, `bad-data` when
+ *   they are damaged
  */
 export async function readFeatures(
   db: Database,
@@ -106,9 +146,7 @@ export async function readFeatures(
   // Page by page: the rows of a page are garbage once they are in the matrices.
   for (let start = 0; start < images.length; start += PAGE_ROWS) {
     const page = images.slice(start, start + PAGE_ROWS).map(({ sha256 }) => sha256);
-    const rows = await db<{ sha256: string; vector: Buffer; augmented: Buffer }[]>`
-      select sha256, vector, augmented_vector as augmented from features
-      where model = ${dataset.model} and extractor = ${extractor.id} and sha256 = any(${page}::text[])`;
+    const rows = await readVectors(db, { model: dataset.model, extractor: extractor.id }, page);
     const stored = new Map(rows.map((row) => [row.sha256, row]));
     for (const [index, sha256] of page.entries()) {
       const row = stored.get(sha256);
@@ -118,8 +156,8 @@ export async function readFeatures(
           `Photo ${sha256} of dataset ${dataset.version} has no ${extractor.id} features; run preprocess again.`,
         );
       }
-      features.set(unpacked(row.vector, dimension), (start + index) * dimension);
-      augmentedFeatures.set(unpacked(row.augmented, dimension), (start + index) * dimension);
+      features.set(checked(row.vector, dimension, sha256), (start + index) * dimension);
+      augmentedFeatures.set(checked(row.augmented, dimension, sha256), (start + index) * dimension);
     }
   }
   return {
@@ -172,28 +210,11 @@ export async function readStatistics(
 
 const PAGE_ROWS = 500;
 
-/** Largest number of binary16; beyond it lies infinity. */
-const LARGEST_HALF = 65_504;
-
-/** Little-endian. */
-function packed(vector: Float32Array): Buffer {
-  const { buffer, byteOffset, byteLength } = fitsHalves(vector) ? new Float16Array(vector) : vector;
-  return Buffer.from(buffer, byteOffset, byteLength);
-}
-
-/** A loop, as `every` takes ten times as long here. */
-function fitsHalves(vector: Float32Array): boolean {
-  for (const value of vector) if (!(Math.abs(value) <= LARGEST_HALF)) return false;
-  return true;
-}
-
-/** Copies: an array of floats must start on a multiple of its size, which a driver's buffer does not promise. */
-function unpacked(bytes: Buffer, dimension: number): Float16Array | Float32Array {
-  const { buffer } = Uint8Array.from(bytes);
-  if (bytes.byteLength === dimension * Float16Array.BYTES_PER_ELEMENT) return new Float16Array(buffer);
-  if (bytes.byteLength === dimension * Float32Array.BYTES_PER_ELEMENT) return new Float32Array(buffer);
+function checked(bytes: Buffer, dimension: number, sha256: string): Float16Array | Float32Array {
+  const unpacked = unpackVector(bytes, dimension);
+  if ('vector' in unpacked) return unpacked.vector;
   throw new DandelionError(
-    'object-corrupt',
-    `A feature vector has ${bytes.byteLength} bytes where ${dimension} numbers belong; run preprocess again.`,
+    'bad-data',
+    `The stored feature vector of photo ${sha256} ${unpacked.fault}; run preprocess again, which makes damaged ones anew.`,
   );
 }
