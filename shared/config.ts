@@ -46,6 +46,12 @@ export const extractorSettings = z.object({
 });
 export type ExtractorSettings = z.infer<typeof extractorSettings>;
 
+/** When a photo is of none of the classes. */
+export const unknownSettings = z.object({
+  /** Share of the classes' own photos that predict is to give a label; the rest it calls unknown. */
+  UNKNOWN_ACCEPTANCE: z.coerce.number().gt(0).lt(1).default(0.95),
+});
+
 /** Where objects are: an S3 server when S3_ENDPOINT is set, else a folder. */
 export const objectSettings = z.object({
   /** Folder of the file object store. */

@@ -45,7 +45,26 @@ describe('npm run evaluate', () => {
       .toBuffer();
     await writeFile(join(photos, 'daisy', 'again.jpg'), clover);
     const files = ['--json', 'r.json', '--doctor', 'doctor.html', '--data', 'data'];
-    const words = ['--images', 'photos', '--folds', '2', '--seeds', '2', '--corruptions', ...files];
+    const words = [
+      '--images',
+      'photos',
+      '--folds',
+      '2',
+      '--seeds',
+      '2',
+      '--corruptions',
+      '--others',
+      'others',
+      ...files,
+    ];
+    const others = join(folder, 'others');
+    await mkdir(join(others, 'deeper'), { recursive: true });
+    const noise = { type: 'gaussian' as const, mean: 128, sigma: 90 };
+    const tile = { width: 200, height: 150, channels: 3 as const, background: '#123' };
+    for (const name of ['a.png', join('deeper', 'b.png')]) {
+      await sharp({ create: { ...tile, noise } }).toFile(join(others, name));
+    }
+    await writeFile(join(others, 'c.jpg'), 'no photo at all');
     const { code, stdout, stderr } = await evaluate(...words);
     expect(stderr).toContain('NO BACKBONE');
     expect(code).toBe(0);
@@ -84,6 +103,12 @@ describe('npm run evaluate', () => {
       expect(stdout).toContain(`\n${one.corruption} `);
     }
     expect(new Set(each.map((one) => one.pipeline)).size).toBeGreaterThan(3);
+    expect(report.unknowns).toMatchObject({
+      ...{ others: 2, acceptance: 0.95, refused: 1, mistaken: [], rocAuc: 1 },
+      rejected: [{ source: 'c.jpg', code: 'not-an-image' }],
+    });
+    expect(report.unknowns?.accepted).toBeGreaterThan(0.5);
+    expect(stdout).toContain('2 photos of none of the classes, 1 that cannot be read: ROC AUC 1.0000');
     const overall = each.reduce((sum, one) => sum + one.pipeline, 0) / each.length;
     expect(all?.pipeline).toBeCloseTo(overall);
   });
@@ -95,6 +120,7 @@ describe('npm run evaluate', () => {
       [[], '--images: give the folder of your photos'],
       [['--images', 'photos', '--folds', '1'], '--folds'],
       [['--images', 'nowhere'], 'nowhere cannot be read'],
+      [['--images', 'photos', '--others', 'nowhere'], 'nowhere cannot be read'],
       [['--images', 'one'], 'has usable photos of 1 classes'],
     ];
     for (const [words, reason] of refusals) {

@@ -1,6 +1,6 @@
 import { mkdir, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
-import { extractorSettings, readConfig } from '../config.ts';
+import { extractorSettings, readConfig, unknownSettings } from '../config.ts';
 import { toDandelionError } from '../errors.ts';
 import { type Extractor, openExtractor } from '../stores/extractor.ts';
 import { openObjects } from '../stores/objects.ts';
@@ -12,6 +12,7 @@ import { diagnose, doctorPage } from './evaluate/doctor.ts';
 import { type EvaluateOptions, readOptions, usage } from './evaluate/options.ts';
 import { type EmbeddedFile, embedFolder } from './evaluate/photos.ts';
 import { type EvaluationReport, formatReport } from './evaluate/report.ts';
+import { embedOthers, measureUnknowns } from './evaluate/unknowns.ts';
 import { exitCodeOf } from './report.ts';
 
 /** `npm run evaluate`. @returns the exit code: 0 when everything was measured, whatever the figures are */
@@ -34,10 +35,13 @@ async function main(words: readonly string[]): Promise<number> {
 
 async function evaluate(options: EvaluateOptions): Promise<EvaluationReport> {
   const { images: folder, folds, seeds } = options;
+  const { UNKNOWN_ACCEPTANCE: acceptance } = readConfig(unknownSettings);
   const extractor = await openBackbone(options);
   const corrupted = options.corruptions ? corruptions : [];
   const embedded = await embedFolder(folder, extractor, countTo('photos embedded'), corrupted);
   const { photos, samples } = embedded;
+  const others =
+    options.others === undefined ? undefined : await embedOthers(options.others, extractor.engine);
   await extractor.engine.close();
   const learners = [trainedAsInPipeline(photos, samples), plainHead(photos, samples)];
   const views: ((photo: EmbeddedFile) => Float32Array)[] = [
@@ -59,6 +63,8 @@ async function evaluate(options: EvaluateOptions): Promise<EvaluationReport> {
     plainHead: summariseRepeats(ofPlainHead, samples),
     gain: pairedGain(ofPipeline, ofPlainHead, samples),
     corruptions: corrupted.length === 0 ? null : compareCorrupted(corrupted, ofCorrupted, samples),
+    unknowns:
+      others === undefined ? null : measureUnknowns(photos, samples, others, { folds, seeds, acceptance }),
     doctor: diagnose(embedded, ofPipeline),
   };
 }

@@ -16,6 +16,15 @@ export interface PhotoFile {
  * @throws DandelionError `bad-folder` when it cannot be read
  */
 export async function listPhotoFiles(folder: string): Promise<PhotoFile[]> {
+  return (await photoFilesBelow(folder)).filter(({ label }) => label !== '');
+}
+
+/**
+ * The same with those that lie in the folder itself, whose label is empty.
+ *
+ * @throws DandelionError `bad-folder` when it cannot be read
+ */
+export async function photoFilesBelow(folder: string): Promise<PhotoFile[]> {
   const entries = await readdir(folder, { withFileTypes: true, recursive: true }).catch((cause: unknown) => {
     const why = cause instanceof Error ? cause.message : String(cause);
     throw new DandelionError('bad-folder', `The folder ${folder} cannot be read: ${why}.`, { cause });
@@ -28,5 +37,5 @@ export async function listPhotoFiles(folder: string): Promise<PhotoFile[]> {
       return { path, label, sizeBytes: (await stat(path)).size };
     }),
   );
-  return photos.filter(({ label }) => label !== '').sort((a, b) => (a.path < b.path ? -1 : 1));
+  return photos.sort((a, b) => (a.path < b.path ? -1 : 1));
 }

@@ -28,6 +28,22 @@ export interface Repeats {
   seeds: number;
 }
 
+/** All folds of a repeated stratified cross-validation by group, repeat by repeat. */
+export function foldsOf(
+  { labels, groups }: Omit<Samples, 'classes'>,
+  { folds: wanted, seeds }: Repeats,
+): Fold[] {
+  const photos = [...labels.keys()];
+  return Array.from({ length: seeds }, (_, seed) => {
+    const { folds, count } = groupedFolds(labels, groups, wanted, seed);
+    return Array.from({ length: count }, (_, fold) => ({
+      training: photos.filter((photo) => folds[photo] !== fold),
+      heldOut: photos.filter((photo) => folds[photo] === fold),
+      seed,
+    }));
+  }).flat();
+}
+
 /**
  * Repeated stratified cross-validation by group; every contender meets the very same folds (the same objects), so that they
  * can be compared in pairs and may share what they learn.
@@ -36,33 +52,25 @@ export interface Repeats {
  * @throws what a contender throws
  */
 export async function crossValidate(
-  { labels, classes, groups }: Samples,
+  samples: Samples,
   contenders: readonly Contender[],
-  { folds: wanted, seeds }: Repeats,
+  repeats: Repeats,
   onFold: (done: number, total: number) => void = () => {},
 ): Promise<Float32Array[][]> {
-  const width = classes.length;
+  const width = samples.classes.length;
   const answers = contenders.map(() =>
-    Array.from({ length: seeds }, () => new Float32Array(labels.length * width)),
+    Array.from({ length: repeats.seeds }, () => new Float32Array(samples.labels.length * width)),
   );
-  let done = 0;
-  for (let seed = 0; seed < seeds; seed += 1) {
-    const { folds, count } = groupedFolds(labels, groups, wanted, seed);
-    const photos = [...labels.keys()];
-    for (let fold = 0; fold < count; fold += 1) {
-      const training = photos.filter((photo) => folds[photo] !== fold);
-      const heldOut = photos.filter((photo) => folds[photo] === fold);
-      const own: Fold = { training, heldOut, seed };
-      for (const [index, contender] of contenders.entries()) {
-        const probabilities = await contender(own);
-        for (const [row, photo] of heldOut.entries()) {
-          const answer = probabilities.subarray(row * width, (row + 1) * width);
-          answers[index]?.[seed]?.set(answer, photo * width);
-        }
+  const folds = foldsOf(samples, repeats);
+  for (const [done, fold] of folds.entries()) {
+    for (const [index, contender] of contenders.entries()) {
+      const probabilities = await contender(fold);
+      for (const [row, photo] of fold.heldOut.entries()) {
+        const own = probabilities.subarray(row * width, (row + 1) * width);
+        answers[index]?.[fold.seed]?.set(own, photo * width);
       }
-      done += 1;
-      onFold(done, seeds * count);
     }
+    onFold(done + 1, folds.length);
   }
   return answers;
 }

@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import { metricsSummary } from '../events.ts';
-import { evaluateClassifier, wilsonInterval } from './metrics.ts';
+import { evaluateClassifier, rocAucOf, wilsonInterval } from './metrics.ts';
 import { seededRandom } from './random.ts';
 
 /** Probabilities of the second of two classes, as rows of both. */
@@ -128,5 +128,16 @@ describe('wilsonInterval', () => {
     const [low, high] = wilsonInterval(45, 45);
     expect(high).toBe(1);
     expect(low).toBeCloseTo(0.9213, 3);
+  });
+});
+
+describe('rocAucOf', () => {
+  it('is the share of pairs in the right order, ties counted half', () => {
+    const positives = Float32Array.of(0.9, 0.6, 0.5);
+    const negatives = Float32Array.of(0.7, 0.5);
+    // Of 6 pairs 3 are in order and 1 is a tie.
+    expect(rocAucOf(positives, negatives)).toBeCloseTo(3.5 / 6);
+    expect(rocAucOf(negatives, positives)).toBeCloseTo(2.5 / 6);
+    expect(rocAucOf(positives, new Float32Array())).toBe(0.5);
   });
 });

@@ -197,6 +197,20 @@ function rocCurve(ranking: readonly Ranked[]): [number, number][] {
 }
 
 /**
+ * The area under the ROC curve of a score: the share of pairs in which the positive scores higher, ties counted half.
+ *
+ * @returns 0.5 when there are no positives or no negatives
+ */
+export function rocAucOf(positives: Float32Array, negatives: Float32Array): number {
+  const scores = new Float32Array(positives.length + negatives.length);
+  scores.set(positives);
+  scores.set(negatives, positives.length);
+  const [positive, negative] = [0, 1];
+  const labels = Int32Array.from(scores, (_, place) => (place < positives.length ? positive : negative));
+  return areaUnderCurve(rank(scores, labels, 1, positive)) ?? 0.5;
+}
+
+/**
  * The area under the ROC curve: the share of pairs of a positive and a negative that are in the right order,
  * ties counted half (Hanley and McNeil, 1982).
  *

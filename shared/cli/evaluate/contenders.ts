@@ -57,7 +57,8 @@ function learn(
   });
 }
 
-function rowsOf(
+/** What `vectorOf` takes of the photos at `rows`, row-major [rows, dimension]. */
+export function rowsOf(
   photos: readonly EmbeddedFile[],
   rows: readonly number[],
   vectorOf: (photo: EmbeddedFile) => Float32Array,

@@ -11,6 +11,8 @@ export interface EvaluateOptions {
   seeds: number;
   /** Answer the held-out photos also dark, blurred and the like. */
   corruptions: boolean;
+  /** Folder of photos of none of the classes. */
+  others: string | undefined;
   json: string | undefined;
   /** Where the page of doubtful labels goes. */
   doctor: string | undefined;
@@ -26,6 +28,7 @@ and what it gains over a plain head on the same folds.
   --folds N      parts held out in turn (default 5)
   --seeds N      repeats, each with folds of its own (default 6)
   --corruptions  answer the held-out photos dark, blurred, small and the like too: how it may do on photos unlike these
+  --others DIR   photos of none of the classes: how many of them are answered unknown
   --doctor FILE  write a page with thumbnails of what to look at: labels that models not trained on the photo contradict,
                  near-duplicates under different labels, files that cannot be used
   --json FILE    write everything as JSON
@@ -40,6 +43,7 @@ const flags = {
   folds: { type: 'string' },
   seeds: { type: 'string' },
   corruptions: { type: 'boolean', default: false },
+  others: { type: 'string' },
   json: { type: 'string' },
   doctor: { type: 'string' },
   data: { type: 'string', default: '.data' },
@@ -74,6 +78,7 @@ export function readOptions(
     folds,
     seeds,
     corruptions: given.corruptions,
+    others: given.others === undefined ? undefined : resolve(folder, given.others),
     json: given.json === undefined ? undefined : resolve(folder, given.json),
     doctor: given.doctor === undefined ? undefined : resolve(folder, given.doctor),
     dataDir: resolve(given.data === flags.data.default ? '.' : folder, given.data),

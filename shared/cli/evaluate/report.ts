@@ -1,6 +1,10 @@
 import type { CrossValidated, Gain, PairedGain } from '../../vision/cross-validation.ts';
 import type { CorruptedReport } from './corrupted.ts';
 import type { Diagnosis } from './doctor.ts';
+import type { UnknownReport } from './unknowns.ts';
+
+/** The terminal shows the worst; the JSON has all. */
+const MISTAKEN_SHOWN = 10;
 
 /** What `npm run evaluate --json` writes. */
 export interface EvaluationReport {
@@ -23,6 +27,8 @@ export interface EvaluationReport {
   gain: PairedGain;
   /** Null unless asked for. */
   corruptions: CorruptedReport | null;
+  /** Null unless photos of none of the classes were given. */
+  unknowns: UnknownReport | null;
   doctor: Diagnosis;
 }
 
@@ -33,6 +39,7 @@ export function formatReport({
   plainHead,
   gain,
   corruptions,
+  unknowns,
   doctor,
   ...run
 }: EvaluationReport): string {
@@ -61,6 +68,7 @@ export function formatReport({
       ]),
     ]),
     ...(corruptions === null ? [] : ['', formatCorrupted(corruptions)]),
+    ...(unknowns === null ? [] : ['', formatUnknowns(unknowns)]),
   ].join('\n');
 }
 
@@ -75,6 +83,15 @@ function formatCorrupted({ all, each }: CorruptedReport): string {
     ...each.map((one) => line(one.corruption, one, one.gain)),
     line('all', all, all.gain.accuracy),
   ]);
+}
+
+function formatUnknowns({ others, rocAuc, accepted, refused, mistaken, rejected }: UnknownReport): string {
+  const unread = rejected.length === 0 ? '' : `, ${rejected.length} that cannot be read`;
+  return [
+    `${others} photos of none of the classes${unread}: ROC AUC ${rocAuc.toFixed(4)};` +
+      ` ${percent(refused)} of them are unknown, ${percent(accepted)} of the held-out photos of the classes are not`,
+    ...mistaken.slice(0, MISTAKEN_SHOWN).map(({ source }) => `  taken for one of the classes: ${source}`),
+  ].join('\n');
 }
 
 /** Cells in columns: the first to the left, the others to the right. */
