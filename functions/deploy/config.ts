@@ -1,11 +1,11 @@
 import { z } from 'zod';
 import { count, list, readConfig, storeSettings } from '../../shared/config.ts';
-import { type canaryOverrides, canaryOverrides as overrides } from '../../shared/events.ts';
+import { canaryOverrides } from '../../shared/events.ts';
 import type { CanaryPolicy } from './decision.ts';
 
 const shares = list
   .transform((texts) => texts.map(Number))
-  .pipe(overrides.shape.shares.unwrap())
+  .pipe(canaryOverrides.shape.shares.unwrap())
   .default([10, 50, 100]);
 
 export const deploySettings = storeSettings.extend({

@@ -47,7 +47,8 @@ export type Revision = z.output<typeof revision>;
 export interface Cluster {
   namespace: string;
   readService(name: string): Promise<KnativeService | undefined>;
-  createService(body: object): Promise<KnativeService>;
+  /** Undefined when there is one already, which may be the work of an earlier try. */
+  createService(body: object): Promise<KnativeService | undefined>;
   /** Undefined when somebody else wrote it since it was read. */
   replaceService(name: string, body: object): Promise<KnativeService | undefined>;
   readRevision(name: string): Promise<Revision | undefined>;
@@ -86,12 +87,12 @@ export async function openCluster(settings: { KUBE_NAMESPACE?: string }): Promis
       );
       return found === undefined ? undefined : knativeService.parse(found);
     },
-    createService: async (body) =>
-      knativeService.parse(
-        await call('create', 'services', namespace, () =>
-          objects.createNamespacedCustomObject({ ...services, body }),
-        ),
-      ),
+    createService: async (body) => {
+      const made = await call('create', 'services', namespace, () =>
+        objects.createNamespacedCustomObject({ ...services, body }),
+      );
+      return made === undefined ? undefined : knativeService.parse(made);
+    },
     replaceService: async (name, body) => {
       const written = await call('update', `services/${name}`, namespace, () =>
         objects.replaceNamespacedCustomObject({ ...services, name, body }),
@@ -109,6 +110,12 @@ export async function openCluster(settings: { KUBE_NAMESPACE?: string }): Promis
       const found = await call('list', 'revisions', namespace, () =>
         objects.listNamespacedCustomObject({ ...revisions, labelSelector }),
       );
+      if (found === undefined) {
+        throw new DandelionError(
+          'cluster-refused',
+          `The cluster has no revisions of ${API.group}/${API.version}: install Knative Serving.`,
+        );
+      }
       return z.object({ items: z.array(revision) }).parse(found).items;
     },
     deleteRevision: async (name) => {

@@ -38,10 +38,19 @@ export function createKnativeRollout(cluster: Cluster, settings: DeploySettings)
     throw new DandelionError(
       'cluster-unavailable',
       `The Service ${name} is written by others all the time.`,
-      {
-        retryAfterMs: 5000,
-      },
+      { retryAfterMs: 5000 },
     );
+  };
+
+  /** Makes the Service unless there is one. */
+  const create = async (
+    fence: string,
+    service: { metadata: KnativeService['metadata']; spec: object },
+  ): Promise<boolean> => {
+    if ((await cluster.readService(name)) !== undefined) return false;
+    const annotations = { ...service.metadata.annotations, [FENCE]: fence };
+    const metadata = { ...service.metadata, annotations };
+    return (await cluster.createService({ ...service, metadata })) !== undefined;
   };
 
   return {
@@ -84,15 +93,11 @@ export function createKnativeRollout(cluster: Cluster, settings: DeploySettings)
       );
       const existing = await cluster.readRevision(revision);
       if (existing === undefined || readyOf(existing) !== 'True') {
-        if ((await cluster.readService(name)) === undefined) {
-          const annotations = { ...rendered.metadata.annotations, [FENCE]: fence };
-          const body = { ...rendered, metadata: { ...rendered.metadata, annotations } };
-          await cluster.createService({ ...body, spec: { ...rendered.spec, template, traffic } });
-        } else {
-          // A revision that failed keeps its name: it goes, so that this attempt gets a new one.
-          if (existing !== undefined && readyOf(existing) === 'False') await cluster.deleteRevision(revision);
-          await write(fence, () => ({ spec: { ...rendered.spec, template, traffic } }));
-        }
+        // A revision that failed keeps its name: it goes, so that this attempt gets a new one.
+        if (existing !== undefined && readyOf(existing) === 'False') await cluster.deleteRevision(revision);
+        const spec = { ...rendered.spec, template, traffic };
+        const made = await create(fence, { ...rendered, spec });
+        if (!made) await write(fence, () => ({ spec }));
         await untilReady(cluster, revision, readyTimeoutMs, waiting);
       }
       await write(fence, ({ spec }) => ({ spec: { ...spec, traffic } }));
@@ -155,16 +160,16 @@ async function untilReady(
     if (ready?.status === 'True') return;
     const trouble =
       performance.now() - startedAt > TROUBLE_AFTER_MS ? await cluster.podTrouble(revision) : undefined;
-    last = trouble ?? [ready?.reason, ready?.message].filter(Boolean).join(': ') ?? last;
+    last = trouble ?? ([ready?.reason, ready?.message].filter(Boolean).join(': ') || last);
     const crashed =
       trouble !== undefined && /ended with|ErrImage|ImagePull|InvalidImage|CrashLoop/.test(trouble);
     // Room on the nodes comes when another pod goes or a node is added; that is no fault of the version.
     const isFault = ready?.status === 'False' && ready.reason !== 'Unschedulable';
     if (isFault || crashed) throw failed(revision, last);
-    await waiting(`revision ${revision} gets ready${last === '' ? '' : ` (${last})`}`);
+    await waiting(`revision ${revision} gets ready (${last})`);
     await pause(POLL_MS);
   }
-  throw failed(revision, `not ready within ${timeoutMs} ms: ${last || 'no reason given'}`);
+  throw failed(revision, `not ready within ${timeoutMs} ms: ${last}`);
 }
 
 /** The traffic is where it should be when the status says so for this generation. */
