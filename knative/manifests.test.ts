@@ -71,6 +71,28 @@ describe('manifests', () => {
     expect(services.map(({ metadata }) => metadata.name)).not.toContain('predict');
   });
 
+  it('give predict and feedback one key, so that a client has one hash with both', () => {
+    const keyOf = (name: string) =>
+      [...services, predict]
+        .find(({ metadata }) => metadata.name === name)
+        .spec.template.spec.containers[0].env.find((each: Resource) => each.name === 'PREDICTION_LOG_SALT');
+    expect(keyOf('predict')).toMatchObject({ valueFrom: { secretKeyRef: { optional: true } } });
+    expect(keyOf('predict')).toEqual(keyOf('feedback'));
+  });
+
+  it('give deploy the rights that its calls need, and no other', async () => {
+    const role = (await readResources('base/config/accounts.yaml')).find(({ kind }) => kind === 'Role');
+    const rights = role.rules.flatMap(({ resources, verbs }: Resource) =>
+      resources.flatMap((resource: string) => verbs.map((verb: string) => `${verb} ${resource}`)),
+    );
+    const source = await readFile(join(import.meta.dirname, '../functions/deploy/kubernetes.ts'), 'utf8');
+    const calls = [...source.matchAll(/call\('(\w+)', ['`](\w+)/g)].map(
+      ([, verb, resource]) => `${verb} ${resource}`,
+    );
+    expect(calls).toContain('update services');
+    expect(rights.sort()).toEqual([...new Set(calls)].sort());
+  });
+
   it('send events to Services that exist', () => {
     const triggers = eventing.filter(({ kind }) => kind === 'Trigger');
     expect(triggers.length).toBeGreaterThan(4);
