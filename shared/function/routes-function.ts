@@ -93,11 +93,13 @@ function limitTime(runtime: Runtime, reply: FastifyReply): { signal: AbortSignal
   return { signal, clear: () => clearTimeout(timer) };
 }
 
-/** Aborts when the connection closes before the answer is written. */
-export function clientGone(reply: FastifyReply): AbortSignal {
+/** Aborts when the connection closes, or has closed, before the answer is written. */
+export function clientGone({ raw }: FastifyReply): AbortSignal {
   const controller = new AbortController();
-  reply.raw.once('close', () => {
-    if (!reply.raw.writableFinished) controller.abort(new DandelionError('cancelled', 'The client is gone.'));
-  });
+  const onClose = () => {
+    if (!raw.writableFinished) controller.abort(new DandelionError('cancelled', 'The client is gone.'));
+  };
+  if (raw.closed) onClose();
+  else raw.once('close', onClose);
   return controller.signal;
 }

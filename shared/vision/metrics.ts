@@ -70,11 +70,11 @@ export function evaluateClassifier(
     const predicted = own.indexOf(confidence);
     return { predicted, confidence, right: predicted === labels[photo] };
   });
-  const confusion = classes.map((_, truth) =>
-    classes.map(
-      (_, answer) => predictions.filter((p, i) => labels[i] === truth && p.predicted === answer).length,
-    ),
-  );
+  const confusion = classes.map(() => classes.map(() => 0));
+  for (const [photo, { predicted }] of predictions.entries()) {
+    const row = confusion[labels[photo] ?? -1];
+    if (row?.[predicted] !== undefined) row[predicted] += 1;
+  }
   const correct = predictions.filter(({ right }) => right).length;
   const rankings = classes.map((_, c) => rank(probabilities, labels, classes.length, c));
   const calibration = calibrationBins(predictions);
