@@ -12,9 +12,8 @@ it('knows a client that left before anybody asked', async () => {
     await once(reply.raw, 'close');
     seen.resolve(clientGone(reply).aborted);
   });
-  await app.listen({ port: 0, host: '127.0.0.1' });
-  const [address] = app.addresses();
-  const socket = connect(address?.port ?? 0, '127.0.0.1');
+  const url = new URL(await app.listen({ port: 0, host: '127.0.0.1' }));
+  const socket = connect(Number(url.port), url.hostname);
   socket.write('GET / HTTP/1.1\r\nhost: localhost\r\n\r\n', () => socket.destroy());
   expect(await seen.promise).toBe(true);
   await app.close();

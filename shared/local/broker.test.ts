@@ -65,7 +65,7 @@ async function open(triggers: Trigger[]): Promise<Watched> {
     env: { FOLDER: folder },
     logger,
   });
-  const journal = await openJournal(join(folder, 'journal'));
+  const journal = await openJournal(join(folder, 'journal'), logger);
   const broker = createBroker({ triggers, processes, journal, logger, longestWaitMs: 50 });
   const results: Result[] = [];
   const letters: DeadLetter[] = [];

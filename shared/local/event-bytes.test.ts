@@ -5,6 +5,7 @@ import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { buffer } from 'node:stream/consumers';
+import { pino } from 'pino';
 import { expect, it } from 'vitest';
 import { decodeEvents } from '../function/cloudevents.ts';
 import { deliver } from './delivery.ts';
@@ -46,9 +47,9 @@ it('data goes on to functions as it came, byte for byte, with all attributes', a
 it('an event comes out of the journal as it went in', async () => {
   const folder = await mkdtemp(join(tmpdir(), 'dandelion-journal-'));
   try {
-    const journal = await openJournal(folder);
+    const journal = await openJournal(folder, pino({ level: 'silent' }));
     await journal.add(received());
-    expect(await (await openJournal(folder)).list()).toEqual([received()]);
+    expect(await (await openJournal(folder, pino({ level: 'silent' }))).list()).toEqual([received()]);
   } finally {
     await rm(folder, { recursive: true, force: true });
   }

@@ -53,7 +53,7 @@ afterEach(async () => {
 async function open(
   options: { host?: string; token?: string; port?: number; graceMs?: number } = {},
 ): Promise<Gateway> {
-  const journal = await openJournal(join(folder, 'journal'));
+  const journal = await openJournal(join(folder, 'journal'), logger);
   const broker = createBroker({ triggers: [], processes, journal, logger });
   broker.onAccepted((event) => accepted.push(event));
   const objects = openObjects({ OBJECTS_DIR: join(folder, 'objects') });

@@ -1,6 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import { mkdir, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import type { Logger } from 'pino';
 import { digestOf, type Event } from '../events.ts';
 import { fromJsonEvent, toJsonEvent } from '../function/cloudevents.ts';
 import { keptBytes } from './event-bytes.ts';
@@ -14,7 +15,7 @@ export interface Journal {
 }
 
 /** Opens the journal in a folder: one file an event. */
-export async function openJournal(folder: string): Promise<Journal> {
+export async function openJournal(folder: string, logger: Logger): Promise<Journal> {
   await mkdir(folder, { recursive: true });
   const pathOf = (event: Event) => join(folder, `${digestOf(event.source, event.id).slice(0, 32)}.json`);
   return {
@@ -27,11 +28,22 @@ export async function openJournal(folder: string): Promise<Journal> {
     remove: (event) => rm(pathOf(event), { force: true }),
     async list() {
       const names = (await readdir(folder)).filter((name) => name.endsWith('.json'));
-      return Promise.all(
-        names.map(async (name) => fromJsonEvent(JSON.parse(await readFile(join(folder, name), 'utf8')))),
-      );
+      const read = await Promise.all(names.map((name) => readEntry(join(folder, name), logger)));
+      return read.filter((event) => event !== undefined);
     },
   };
+}
+
+/** A file that a power cut left without its bytes is set aside: it must not keep the others from going on. */
+async function readEntry(path: string, logger: Logger): Promise<Event | undefined> {
+  const text = await readFile(path, 'utf8');
+  try {
+    return fromJsonEvent(JSON.parse(text));
+  } catch (error) {
+    logger.error({ err: error, file: { path } }, 'an event that was accepted cannot be read any more');
+    await rename(path, `${path}.unreadable`);
+    return undefined;
+  }
 }
 
 /** The event as one JSON document. */

@@ -36,7 +36,7 @@ export interface Traffic {
 export async function startTraffic(options: TrafficOptions): Promise<Traffic> {
   const { processes, database, objects, model, port, host, token, logger } = options;
   const triggers = await readTriggers(options.triggersDir);
-  const journal = await openJournal(join(options.dataDir, 'broker'));
+  const journal = await openJournal(join(options.dataDir, 'broker'), logger);
   const broker = createBroker({
     triggers,
     processes,

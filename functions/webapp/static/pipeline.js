@@ -44,8 +44,9 @@ export async function followPipeline(url, onState, onLive) {
 async function readOnce(url) {
   try {
     const response = await fetch(url, { headers: { accept: 'application/json' } });
-    if (response.status >= 400 && response.status < 500) return 'absent';
-    if (!response.ok) return undefined;
+    const isLater = response.status === 429 || response.status >= 500;
+    if (isLater) return undefined;
+    if (!response.ok) return 'absent';
     return parse(await response.text()) ?? 'absent';
   } catch {
     return undefined;
