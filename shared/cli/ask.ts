@@ -6,7 +6,8 @@ const problem = z.object({ code: z.string(), detail: z.string() });
 /**
  * Asks a function of a platform or a cluster by HTTP, with DANDELION_TOKEN where it is set.
  *
- * @throws DandelionError `upstream-unavailable` when nothing answers, `bad-request` with what it says when it refuses
+ * @throws DandelionError `upstream-unavailable` when nothing answers or it fails, `bad-request` with what it says when it
+ * refuses
  */
 export async function askFunction(
   url: string,
@@ -28,7 +29,7 @@ export async function askFunction(
   if (response.ok) return response;
   const fault = problem.safeParse(await response.json().catch(() => undefined));
   throw new DandelionError(
-    'bad-request',
+    response.status >= 500 ? 'upstream-unavailable' : 'bad-request',
     fault.success ? fault.data.detail : `${url} answered ${response.status}.`,
   );
 }

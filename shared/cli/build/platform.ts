@@ -1,6 +1,5 @@
 import { execFileSync } from 'node:child_process';
-import { existsSync } from 'node:fs';
-import { mkdir, rm, writeFile } from 'node:fs/promises';
+import { mkdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { DandelionError } from '../../errors.ts';
 import type { Lock } from './lock.ts';
@@ -63,7 +62,8 @@ export async function installForPlatform(lock: Lock, platform: Platform, dist: s
   );
   const manifest = { name: 'packages', version: '0.0.0', dependencies };
   const wanted = JSON.stringify(manifest);
-  if (existsSync(join(folder, 'done'))) return modules;
+  const done = join(folder, 'done');
+  if ((await readFile(done, 'utf8').catch(() => '')) === wanted) return modules;
   await rm(folder, { recursive: true, force: true });
   await mkdir(folder, { recursive: true });
   const partLock = {
@@ -88,7 +88,7 @@ export async function installForPlatform(lock: Lock, platform: Platform, dist: s
       { cause },
     );
   }
-  await writeFile(join(folder, 'done'), wanted);
+  await writeFile(done, wanted);
   return modules;
 }
 
