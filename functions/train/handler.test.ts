@@ -14,6 +14,7 @@ import {
 } from '../../shared/stores/models.ts';
 import { type TestStores, testStores } from '../../shared/stores/testing.ts';
 import { storeDrawnDataset } from '../../shared/stores/testing-models.ts';
+import { openTracker } from '../../shared/stores/tracking.ts';
 import { SKETCH } from '../../shared/vision/sketch.ts';
 import * as train from './handler.ts';
 
@@ -43,6 +44,17 @@ describe('train', () => {
     expect(data.model).toEqual({ name: 'plants', version: event?.subject });
     expect(data.dataset.version).toBe(stored.dataset.version);
     expect(progress.at(-1)?.done).toBe(progress.at(-1)?.total);
+    expect(progress.at(-1)?.note).toMatch(/^training the head: loss \d\.\d{4}$/);
+    const { runId, model } = data;
+    const run = await openTracker({ TRACKING_DIR: stores.env.TRACKING_DIR ?? '' }).resumeRun({
+      ...{ experiment: 'plants', runId, runName: model.version, tags: {} },
+    });
+    const steps = async (key: string) => (await run.metricHistory(key)).map(({ step }) => step);
+    // Seven penalties in five folds.
+    expect(await steps('cv/held_out_loss')).toEqual(Array.from({ length: 35 }, (_, fit) => fit + 1));
+    const iterations = await steps('train/loss');
+    expect(iterations.length).toBeGreaterThan(3);
+    expect(iterations).toEqual([...iterations.keys()]);
 
     const record = await readModel(stores.objects, 'plants', data.model.version);
     expect(modelRecord.parse(record).classes).toEqual(['daisy', 'dandelion', 'grass']);

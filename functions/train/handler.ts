@@ -10,8 +10,8 @@ import { serialiseHead } from '../../shared/vision/head.ts';
 import { modelCard } from './card.ts';
 import { type TrainSettings, trainSettings } from './config.ts';
 import { championThatKnows } from './known.ts';
-import { logStoredModel, logTraining } from './tracking.ts';
-import type { TrainJobs } from './worker.ts';
+import { logStoredModel, logTraining, streamMetrics } from './tracking.ts';
+import type { Training, TrainJobs } from './worker.ts';
 
 export const durable = true;
 
@@ -80,6 +80,25 @@ export async function handler(event: FunctionEvent, context: FunctionContext) {
   }
 }
 
+/** The training itself, in a thread of its own; what it measures reaches the tracked run as it comes. */
+async function train(
+  stored: EventData<'dev.dandelion.features.stored.v1'>,
+  run: TrackedRun,
+  context: FunctionContext,
+): Promise<Training> {
+  const stream = streamMetrics(run, context.log);
+  const worker = workerBeside(import.meta.url);
+  const input = { settings, stored };
+  try {
+    const options = { onMetric: stream.push };
+    const training = await runJob<TrainJobs, 'train'>(worker, 'train', input, context, options);
+    await stream.flush();
+    return training;
+  } finally {
+    stream.stop();
+  }
+}
+
 async function trainModel(
   stored: EventData<'dev.dandelion.features.stored.v1'>,
   { version, runId }: { version: string; runId: string },
@@ -87,10 +106,11 @@ async function trainModel(
   context: FunctionContext,
 ): Promise<ModelRecord> {
   const { model: name, dataset, extractor, seed } = stored;
-  const { head, trainingMs, metrics, unknownThreshold, serving, reference } = await runJob<
-    TrainJobs,
-    'train'
-  >(workerBeside(import.meta.url), 'train', { settings, stored }, context);
+  const { head, trainingMs, metrics, unknownThreshold, serving, reference } = await train(
+    stored,
+    run,
+    context,
+  );
   const { crossValidation, regularisation, temperature, backend } = head;
   const draft = {
     schemaVersion: 1 as const,

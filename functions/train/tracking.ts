@@ -1,3 +1,4 @@
+import type { Logger } from 'pino';
 import { type ModelRecord, readModelFile } from '../../shared/stores/models.ts';
 import type { ObjectStore } from '../../shared/stores/objects.ts';
 import type { Metric, TrackedModel, TrackedRun } from '../../shared/stores/tracking.ts';
@@ -26,12 +27,54 @@ export async function logTraining(
     { key: 'cv/compared/log_loss', value: logLoss, step },
   ]);
   await run.logMetrics([
+    // Those of a training that was streamed are there already, but for the last.
     ...head.history.map(({ step, loss }) => ({ key: 'train/loss', value: loss, step })),
     ...compared,
     single('train/duration_ms', trainingMs),
     single('cv/accuracy', crossValidation.accuracy),
     single('cv/log_loss', crossValidation.logLoss),
   ]);
+}
+
+export interface MetricStream {
+  push(metric: Metric): void;
+  /** Logs what is left. @throws what the tracker throws */
+  flush(): Promise<void>;
+  /** Logs nothing more by itself. */
+  stop(): void;
+}
+
+const STREAM_PERIOD_MS = 1000;
+
+/**
+ * Logs metrics of a training while it goes on, those of a second together. What the tracker does not take is kept and
+ * tried again with the next: a tracker that is away must not end a training that goes well.
+ */
+export function streamMetrics(run: TrackedRun, log: Logger, periodMs = STREAM_PERIOD_MS): MetricStream {
+  let waiting: Metric[] = [];
+  let sending = Promise.resolve();
+  const send = async () => {
+    const batch = waiting;
+    waiting = [];
+    if (batch.length === 0) return;
+    await run.logMetrics(batch).catch((error: unknown) => {
+      waiting = [...batch, ...waiting];
+      throw error;
+    });
+  };
+  const timer = setInterval(() => {
+    sending = sending.then(send).catch((error: unknown) => {
+      log.warn({ err: error }, 'the tracker took no metrics; they are kept for the next try');
+    });
+  }, periodMs);
+  return {
+    push: (metric) => void waiting.push(metric),
+    async flush() {
+      await sending;
+      await send();
+    },
+    stop: () => clearInterval(timer),
+  };
 }
 
 /** The model as it lies in the object store, with what others need to load it, its card and its validation. */

@@ -69,7 +69,11 @@ async function trainOn(
     { ...own, augmentedFeatures: training.augmentedFeatures, dimension, classes, seed: stored.seed },
     {
       signal: tools.signal,
-      onProgress: (done, total) => tools.progress(done, total, 'training the head'),
+      onProgress(done, total, loss) {
+        tools.progress(done, total, `training the head: loss ${loss.toFixed(4)}`);
+        if (done < total) tools.metric({ key: 'cv/held_out_loss', value: loss, step: done });
+      },
+      onIteration: (step, loss) => tools.metric({ key: 'train/loss', value: loss, step }),
       onHeldOut: (probabilities) => {
         heldOut = probabilities;
       },

@@ -15,6 +15,13 @@ export interface WorkerData {
   level: string;
 }
 
+/** A number that a job measures while it works. */
+export interface JobMetric {
+  key: string;
+  value: number;
+  step: number;
+}
+
 /** What a worker is told. */
 export type ToWorker =
   | { kind: 'run'; id: number; job: string; input: unknown }
@@ -27,6 +34,7 @@ export type FromWorker =
   | { kind: 'answer'; id: number; output: unknown }
   | { kind: 'failure'; id: number; error: ErrorMessage }
   | { kind: 'progress'; done: number; total: number; note: string | undefined }
+  | { kind: 'metric'; metric: JobMetric }
   /** One line as pino wrote it, to be written by the main thread with its own fields. */
   | { kind: 'log'; line: string };
 

@@ -3,6 +3,7 @@ import { type Logger, pino } from 'pino';
 import { DandelionError } from '../errors.ts';
 import {
   type FromWorker,
+  type JobMetric,
   packError,
   type ToWorker,
   unpackError,
@@ -17,6 +18,8 @@ export interface JobTools {
   log: Logger;
   /** Tells the caller how far the job is. */
   progress(done: number, total: number, note?: string): void;
+  /** Tells the caller a number as it comes; nothing happens where he does not ask for it. */
+  metric(metric: JobMetric): void;
 }
 
 /** A computation that may block its thread. Input and output are structured clones. */
@@ -38,6 +41,7 @@ export function serveJobs(jobs: JobTable): void {
     signal: controller.signal,
     log: forwardingLogger((line) => say({ kind: 'log', line })),
     progress: (done, total, note) => say({ kind: 'progress', done, total, note }),
+    metric: (metric) => say({ kind: 'metric', metric }),
   };
   let running = 0;
   let closing = false;

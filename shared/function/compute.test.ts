@@ -39,9 +39,13 @@ function start(context = recordingContext().context): Compute<FixtureJobs> {
 }
 
 describe('a job', () => {
-  it('answers with what it returned, its progress and its log lines reach the caller', async () => {
+  it('answers with what it returned, its progress, metrics and log lines reach the caller', async () => {
     const { context, lines, progress } = recordingContext();
-    const { doubled } = await runJob<FixtureJobs, 'double'>(file, 'double', Float32Array.of(1, 2), context);
+    const metrics: unknown[] = [];
+    const onMetric = (metric: unknown) => void metrics.push(metric);
+    const numbers = Float32Array.of(1, 2);
+    const { doubled } = await runJob<FixtureJobs, 'double'>(file, 'double', numbers, context, { onMetric });
+    expect(metrics).toEqual([{ key: 'numbers', value: 2, step: 1 }]);
     expect(doubled).toEqual(Float32Array.of(2, 4));
     expect(progress).toEqual([{ done: 1, total: 2, note: 'half way' }]);
     expect(lines).toMatchObject([

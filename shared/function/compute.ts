@@ -4,6 +4,7 @@ import { DandelionError } from '../errors.ts';
 import { settlesWithin } from './abort.ts';
 import {
   type FromWorker,
+  type JobMetric,
   packError,
   type ToWorker,
   unpackError,
@@ -20,6 +21,8 @@ export interface ComputeOptions {
   heapLimitMb?: number;
   /** Room in it for new objects, in MiB: where few are made, it need not be large. Default: that of the process. */
   newObjectsMb?: number;
+  /** Told what the jobs measure while they work. */
+  onMetric?: (metric: JobMetric) => void;
 }
 
 /** A worker thread with jobs, so that whatever blocks there, the main thread answers. */
@@ -82,7 +85,7 @@ interface Pending {
 export function startCompute<Jobs extends JobTable>(
   file: URL,
   context: ComputeContext,
-  { heapLimitMb, newObjectsMb }: ComputeOptions = {},
+  { heapLimitMb, newObjectsMb, onMetric }: ComputeOptions = {},
 ): Compute<Jobs> {
   const { signal, log } = context;
   const workerData: WorkerData = { level: log.level };
@@ -126,6 +129,7 @@ export function startCompute<Jobs extends JobTable>(
   worker.on('message', (message: FromWorker) => {
     if (message.kind === 'log') return writeLine(log, message.line);
     if (message.kind === 'progress') return context.progress(message.done, message.total, message.note);
+    if (message.kind === 'metric') return onMetric?.(message.metric);
     const { resolve, reject } = pending.get(message.id) ?? {};
     pending.delete(message.id);
     if (message.kind === 'answer') return resolve?.(message.output);

@@ -94,11 +94,19 @@ describe('trainHead', () => {
     await expect(trainHead(sampleData([200, 200], 9), { signal: stop.signal })).rejects.toBe(reason);
   });
 
-  it('reports every fit and how the loss of the last one fell', async () => {
-    const reports: [number, number][] = [];
+  it('reports every fit with its loss, and how the loss of the last one falls', async () => {
+    const reports: [number, number, number][] = [];
+    const iterations: { step: number; loss: number }[] = [];
     const head = await trainHead(sampleData([30, 30], 10), {
-      onProgress: (done, total) => reports.push([done, total]),
+      onProgress: (...report) => reports.push(report),
+      onIteration: (step, loss) => iterations.push({ step, loss }),
     });
+    expect(iterations.length).toBeGreaterThan(3);
+    expect(iterations).toEqual(head.history.slice(0, iterations.length));
+    expect(reports.at(-1)?.[2]).toBe(head.history.at(-1)?.loss);
+    const heldOut = reports.slice(0, -1).map(([, , loss]) => loss);
+    expect(Math.min(...heldOut)).toBeGreaterThan(0);
+    expect(new Set(heldOut).size).toBe(heldOut.length);
     expect(reports.length).toBe(reports[0]?.[1]);
     expect(reports.at(-1)?.[0]).toBe(reports.at(-1)?.[1]);
     const losses = head.history.map(({ loss }) => loss);

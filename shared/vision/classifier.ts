@@ -27,8 +27,10 @@ export interface TrainingData {
 export interface TrainingOptions {
   /** Looked at between any two iterations; training then ends with its reason. */
   signal?: AbortSignal | undefined;
-  /** Fits done and to do. */
-  onProgress?: ((done: number, total: number) => void) | undefined;
+  /** Fits done and to do; of the fit that was just done the log-loss on its held-out photos, of the final one its own loss. */
+  onProgress?: ((done: number, total: number, loss: number) => void) | undefined;
+  /** The final fit as it goes: its loss, with penalty, after so many iterations. */
+  onIteration?: ((step: number, loss: number) => void) | undefined;
   /**
    * Told what the head would have said of each photo had it not been trained on it: probabilities of the
    * cross-validation with the chosen penalty and temperature, row-major [photos, classes].
@@ -53,7 +55,8 @@ interface Training {
   classes: number;
   /** Serves the event loop, ends the training when it was cancelled. */
   pause: () => Promise<void>;
-  fitDone: () => void;
+  fitDone: (loss: number) => void;
+  iterationDone: (step: number, loss: number) => void;
 }
 
 /**
@@ -100,7 +103,8 @@ export async function trainHead(data: TrainingData, options: TrainingOptions = {
       options.signal?.throwIfAborted();
       await eventLoop();
     },
-    fitDone: () => options.onProgress?.(++done, total),
+    fitDone: (loss) => options.onProgress?.(++done, total, loss),
+    iterationDone: (step, loss) => options.onIteration?.(step, loss),
   };
   try {
     const heldOut = await crossValidate(training, folds, count);
@@ -186,7 +190,8 @@ async function crossValidate(training: Training, folds: Int32Array, count: numbe
         if (folds[photo] !== fold) continue;
         heldOut[index]?.set(logits.subarray(photo * classes, (photo + 1) * classes), photo * classes);
       }
-      fitDone();
+      // Before the temperature, which is known when all folds are.
+      fitDone(foldLogLoss(logits, labels, folds, fold, 1));
     }
   }
   return heldOut;
@@ -262,11 +267,15 @@ function accuracyOf(logits: Float64Array, labels: Int32Array, classes: number): 
   return right.length / labels.length;
 }
 
-async function fitAll({ matrix, rowLabels, classes, pause, fitDone }: Training, regularisation: number) {
+async function fitAll(training: Training, regularisation: number) {
+  const { matrix, rowLabels, classes, pause, fitDone, iterationDone } = training;
   const problem = logisticProblem(matrix, rowLabels, classes, new Uint8Array(matrix.rows).fill(1));
   const start = new Float64Array((matrix.dimension + 1) * classes);
-  const { point, losses } = await fitLogistic(problem, regularisation, start, pause);
-  fitDone();
+  const { point, losses, loss } = await fitLogistic(problem, regularisation, start, (step, loss) => {
+    iterationDone(step, loss);
+    return pause();
+  });
+  fitDone(loss);
   return { point: joined(unstandardise(point, problem)), losses };
 }
 

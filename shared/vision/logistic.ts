@@ -147,7 +147,7 @@ export function fitLogistic(
   problem: LogisticProblem,
   regularisation: number,
   start: Float64Array,
-  beforeStep: () => Promise<void>,
+  beforeStep: (step: number, loss: number) => Promise<void>,
 ): Promise<Minimum> {
   return minimise((point) => lossAndGradient(problem, point, regularisation), start, { beforeStep });
 }
