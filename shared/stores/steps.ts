@@ -1,4 +1,3 @@
-import { setTimeout as delay } from 'node:timers/promises';
 import type postgres from 'postgres';
 import { DandelionError, type Problem } from '../errors.ts';
 import { type Event, runIdOf } from '../events.ts';
@@ -18,12 +17,11 @@ import {
 export type { StepProgress, StepRun, StepStatus } from './step-records.ts';
 export { eventDigest } from './step-records.ts';
 
-/**
- * The ledger of durable steps: one row for each event a function was given, in PostgreSQL.
- *
- * A run is worked by whoever holds its lease. The attempt number is the fencing token: every write names it, so a
- * worker that lost its lease writes nothing. All times are the database's, because the clocks of pods differ.
- */
+// The ledger of durable steps: one row for each event a function was given, in PostgreSQL.
+//
+// A run is worked by whoever holds its lease. The attempt number is the fencing token: every write names it, so a
+// worker that lost its lease writes nothing. All times are the database's, because the clocks of pods differ.
+
 /** Names one attempt of one run; what every write is fenced by. */
 export interface Lease {
   id: string;
@@ -140,8 +138,8 @@ export function writeProgress(db: Database, lease: Lease, progress: StepProgress
 }
 
 /**
- * Writes the outcome, once, and what goes out with it into the outbox in the same statement; false when the lease is lost and
- * nothing was written.
+ * Writes the outcome, once, and what goes out with it into the outbox in the same statement; false when the lease is
+ * lost and nothing was written.
  */
 export async function finishStep(
   db: Database,
@@ -203,35 +201,9 @@ export async function findStep(db: Database, functionName: string, id: string): 
   return row === undefined ? undefined : toRun(row);
 }
 
-/**
- * Waits until `until` says so, looking more and more rarely (50 ms to 1 s).
- *
- * @returns the run as last seen when the time is up or the signal aborts; `undefined` when there is no such run
- */
-export async function waitForStep(
-  db: Database,
-  functionName: string,
-  id: string,
-  options: { until: (run: StepRun) => boolean; timeoutMs: number; signal?: AbortSignal },
-): Promise<StepRun | undefined> {
-  const deadline = performance.now() + options.timeoutMs;
-  let pauseMs = 50;
-  for (;;) {
-    const run = await findStep(db, functionName, id);
-    const remainingMs = deadline - performance.now();
-    if (run === undefined || options.until(run) || remainingMs <= 0 || options.signal?.aborted) return run;
-    await delay(Math.min(pauseMs, remainingMs), undefined, { signal: options.signal }).catch(() => {});
-    pauseMs = Math.min(pauseMs * 1.5, 1000);
-  }
-}
-
-/** Runs changed since then, oldest change first; all functions unless one is named. */
-export function listRuns(db: Database, filter: { since?: Date; function?: string } = {}): Promise<StepRun[]> {
-  const since = filter.since ?? new Date(0);
-  return select(
-    db,
-    db`updated_at >= ${since} and ${filter.function === undefined ? db`true` : db`function = ${filter.function}`}`,
-  );
+/** Runs of a function, oldest change first. */
+export function listRuns(db: Database, filter: { function: string }): Promise<StepRun[]> {
+  return select(db, db`function = ${filter.function}`);
 }
 
 /** Runs that have no outcome yet, oldest change first. */
