@@ -1,12 +1,7 @@
 import { DandelionError } from '../../shared/errors.ts';
 import { pause } from '../../shared/function/abort.ts';
-import {
-  type Decision,
-  phaseAgeMs,
-  readSamples,
-  renewDeployment,
-  saveSamples,
-} from '../../shared/stores/deployments.ts';
+import { readSamples, saveSamples } from '../../shared/stores/deployment-samples.ts';
+import { type Decision, phaseAgeMs, renewDeployment } from '../../shared/stores/deployments.ts';
 import { judgeStage } from './decision.ts';
 import { cannedRequests, probeRound } from './probes.ts';
 import type { Route } from './rollout.ts';

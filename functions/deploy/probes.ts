@@ -3,7 +3,7 @@ import { z } from 'zod';
 import { DandelionError } from '../../shared/errors.ts';
 import type { Database } from '../../shared/stores/database.ts';
 import { readDataset } from '../../shared/stores/datasets.ts';
-import type { DeploymentSample } from '../../shared/stores/deployments.ts';
+import type { DeploymentSample } from '../../shared/stores/deployment-samples.ts';
 import { readPhoto } from '../../shared/stores/images.ts';
 import type { ObjectStore } from '../../shared/stores/objects.ts';
 import { prepareServedModel } from '../../shared/stores/served-model.ts';

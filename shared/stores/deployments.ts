@@ -99,36 +99,37 @@ export async function openDeployment(db: Database, model: string): Promise<Deplo
  * Takes the lease of the model and gets the deployment's row: a new one, or where an earlier attempt left it. A
  * rollback does not wait for a deployment: it takes its place.
  *
- * @throws DandelionError `deploy-busy` naming the deployment that is under way
+ * @throws DandelionError `deploy-busy` naming the deployment that is under way, `lease-lost`
  */
 export async function beginDeployment(
   db: Database,
   wanted: Pick<Deployment, 'id' | 'model' | 'version' | 'kind' | 'policy'>,
 ): Promise<{ deployment: Deployment; lease: DeploymentLease }> {
   const { id, model, version, kind } = wanted;
-  const token = await takeLease(db, wanted);
-  // From here on nobody else writes rows of this model; cut off between two statements, the next attempt repeats them.
+  const lease = { model, deployment: id, token: await takeLease(db, wanted) };
+  // Each is fenced by the lease, which may pass on between two; cut off there, the next attempt repeats them.
   await query(
     db,
     () => db`
       update deployments set phase = 'superseded', finished_at = now(), updated_at = now()
-      where model = ${model} and id <> ${id} and finished_at is null`,
+      where model = ${model} and id <> ${id} and finished_at is null and ${stillHeld(db, lease)}`,
   );
   await query(
     db,
     () => db`
       insert into deployments (id, model, version, kind, phase, policy)
-      values (${id}, ${model}, ${version}, ${kind}, 'revision', ${asJson(wanted.policy)}::text::json)
+      select ${id}::text, ${model}::text, ${version}::text, ${kind}::text, 'revision',
+        ${asJson(wanted.policy)}::text::json where ${stillHeld(db, lease)}
       on conflict (id) do nothing`,
   );
   const [deployment] = await query(
     db,
     () => db<Deployment[]>`
-      update deployments set attempts = attempts + 1, updated_at = now() where id = ${id}
-      returning ${columns(db)}`,
+      update deployments set attempts = attempts + 1, updated_at = now()
+      where id = ${id} and ${stillHeld(db, lease)} returning ${columns(db)}`,
   );
-  if (deployment === undefined) throw new DandelionError('internal', `The deployment ${id} is gone.`);
-  return { deployment, lease: { model, deployment: id, token } };
+  if (deployment === undefined) throw lost(lease);
+  return { deployment, lease };
 }
 
 /** One statement, so that of two who come together one gets it. @returns the fencing token */
@@ -212,10 +213,7 @@ export async function advanceDeployment(
         decisions = (decisions::jsonb || ${asJson(decisions)}::text::jsonb)::json,
         phase_since = ${moved ? db`now()` : db`phase_since`},
         finished_at = ${ended ? db`now()` : db`finished_at`}, updated_at = now()
-      where id = ${current.id} and exists (
-        select from deployment_leases l
-        where l.model = ${lease.model} and l.deployment = ${lease.deployment} and l.token = ${lease.token})
-      returning ${columns(db)}`,
+      where id = ${current.id} and ${stillHeld(db, lease)} returning ${columns(db)}`,
   );
   if (row === undefined) throw lost(lease);
   return row;
@@ -232,58 +230,10 @@ export async function phaseAgeMs(db: Database, deployment: Deployment): Promise<
   return row?.age ?? 0;
 }
 
-/** One synthetic request. */
-export interface DeploymentSample {
-  version: string;
-  ok: boolean;
-  latencyMs: number;
-}
-
-export async function saveSamples(
-  db: Database,
-  deployment: Deployment,
-  samples: readonly DeploymentSample[],
-): Promise<void> {
-  if (samples.length === 0) return;
-  const rows = samples.map(({ version, ok, latencyMs }) => ({
-    ...{ deployment: deployment.id, stage: deployment.stage },
-    ...{ version, ok, latency_ms: latencyMs },
-  }));
-  await query(db, () => db`insert into deployment_samples ${db(rows)}`);
-}
-
-/** Answers of one version in the present stage: synthetic ones, and those that the prediction log tells of. */
-export async function readSamples(
-  db: Database,
-  deployment: Deployment,
-  version: string,
-): Promise<{ answers: number; errors: number; latenciesMs: number[] }> {
-  const rows = await query(
-    db,
-    () => db<{ ok: boolean; latencyMs: number; weight: number }[]>`
-      select ok, latency_ms as "latencyMs", 1::float8 as weight from deployment_samples
-      where deployment = ${deployment.id} and stage = ${deployment.stage} and version = ${version}`,
-  );
-  const all = [...rows, ...(await loggedSamples(db, deployment, version))];
-  const sum = (of: typeof all) => Math.round(of.reduce((total, { weight }) => total + weight, 0));
-  return {
-    answers: sum(all),
-    errors: sum(all.filter(({ ok }) => !ok)),
-    latenciesMs: all.filter(({ ok }) => ok).map(({ latencyMs }) => latencyMs),
-  };
-}
-
-function loggedSamples(db: Database, deployment: Deployment, version: string) {
-  return query(
-    db,
-    // A synthetic request carries the deployment's id as its trace: it is counted already.
-    () => db<{ ok: boolean; latencyMs: number; weight: number }[]>`
-      select outcome = 'answered' as ok, latency_ms::float8 as "latencyMs", weight::float8 as weight
-      from predictions where model = ${deployment.model} and version = ${version}
-        and outcome in ('answered', 'failed') and trace_id is distinct from ${deployment.id}
-        and made_at >= (select phase_since from deployments where id = ${deployment.id})
-      order by made_at desc limit 10000`,
-  );
+/** Every write names it, so that who has lost the lease writes nothing. */
+function stillHeld(db: Database, { model, deployment, token }: DeploymentLease) {
+  return db`exists (
+    select from deployment_leases l where l.model = ${model} and l.deployment = ${deployment} and l.token = ${token})`;
 }
 
 function columns(db: Database) {
