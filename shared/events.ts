@@ -3,6 +3,7 @@ import type { CloudEventV1 } from 'cloudevents';
 import { z } from 'zod';
 import { modelName } from './config.ts';
 import { DandelionError } from './errors.ts';
+import { schemaFaults } from './schema-faults.ts';
 
 /** A CloudEvent 1.0 as a plain object (attributes at the top level, `data` already parsed). */
 export type Event<Data = unknown> = CloudEventV1<Data>;
@@ -289,8 +290,7 @@ export function parseEventData<Type extends EventType>(
   }
   const parsed = eventSchemas[type].safeParse(event.data);
   if (!parsed.success) {
-    const faults = parsed.error.issues.map((issue) => `${issue.path.join('.') || 'data'}: ${issue.message}`);
-    throw new DandelionError('bad-data', `The data of ${type} do not fit: ${faults.join('; ')}.`);
+    throw new DandelionError('bad-data', `The data of ${type} do not fit: ${schemaFaults(parsed.error)}.`);
   }
   return parsed.data as EventData<Type>;
 }

@@ -1,6 +1,7 @@
 import { parse } from 'yaml';
 import { z } from 'zod';
 import { DandelionError } from '../../shared/errors.ts';
+import { schemaFaults } from '../../shared/schema-faults.ts';
 
 const container = z.looseObject({
   env: z.array(z.looseObject({ name: z.string(), value: z.string().optional() })).default([]),
@@ -48,7 +49,7 @@ export function renderService(
   });
   const parsed = serviceTemplate.safeParse(parseYaml(text));
   if (!parsed.success) {
-    throw refused(parsed.error.issues.map(({ path, message }) => `${path.join('.')}: ${message}`).join('; '));
+    throw refused(schemaFaults(parsed.error, 'template'));
   }
   const { data } = parsed;
   if (data.metadata.name !== wanted.service) {

@@ -1,6 +1,7 @@
 import { DandelionError } from '../../shared/errors.ts';
 import { readForm } from '../../shared/function/forms.ts';
 import type { FunctionEvent } from '../../shared/function/types.ts';
+import { schemaFaults } from '../../shared/schema-faults.ts';
 import { readModel } from '../../shared/stores/models.ts';
 import type { ObjectStore } from '../../shared/stores/objects.ts';
 import { type FeedbackRequest, feedbackRequest } from './config.ts';
@@ -26,10 +27,8 @@ export async function readFeedback(event: FunctionEvent, objects: ObjectStore): 
   const { body, photo } = await readBody(event);
   const parsed = feedbackRequest.safeParse(body);
   if (!parsed.success) {
-    const faults = parsed.error.issues.map(
-      (issue) => `${issue.path.join('.') || 'feedback'}: ${issue.message}`,
-    );
-    throw new DandelionError('bad-data', `The feedback does not fit: ${faults.join('; ')}. ${HOW_TO_SEND}`);
+    const faults = schemaFaults(parsed.error, 'feedback');
+    throw new DandelionError('bad-data', `The feedback does not fit: ${faults}. ${HOW_TO_SEND}`);
   }
   const request = parsed.data;
   if (photo !== undefined && !request.consent) {

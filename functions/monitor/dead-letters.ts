@@ -100,7 +100,7 @@ function describe({ event, ...letter }: DeadLetter) {
  * Source: Knative Eventing, event delivery: the extensions `knativeerrordest`, `knativeerrorcode` and
  * `knativeerrordata` (base64 of the first 1024 bytes of the answer).
  */
-export function readBurial(letter: Event): Burial {
+function readBurial(letter: Event): Burial {
   const {
     knativeerrordest: destination,
     knativeerrorcode: code,

@@ -7,7 +7,7 @@ import { withPhotoMemory } from './photo-memory.ts';
 import type { NotedRequest } from './prediction-log.ts';
 
 /** What a photo is called that is like none of the classes. */
-export const UNKNOWN = 'unknown';
+const UNKNOWN = 'unknown';
 
 /** Why a photo got its label. */
 export interface Explanation {

@@ -2,6 +2,7 @@ import { randomUUID } from 'node:crypto';
 import { z } from 'zod';
 import { DandelionError, toDandelionError } from '../../shared/errors.ts';
 import type { FunctionContext, FunctionEvent } from '../../shared/function/types.ts';
+import { schemaFaults } from '../../shared/schema-faults.ts';
 import { classifyPhoto, labelOf } from './classify.ts';
 import type { PredictSettings } from './config.ts';
 import type { LoadedModel, ModelRegistry } from './models.ts';
@@ -109,11 +110,8 @@ function describeModel({ record, engineName, inputSize }: LoadedModel) {
 async function infer(model: LoadedModel, body: unknown, server: Server) {
   const parsed = inferRequest.safeParse(body);
   if (!parsed.success) {
-    const faults = parsed.error.issues.map((issue) => `${issue.path.join('.') || 'body'}: ${issue.message}`);
-    throw new DandelionError(
-      'bad-data',
-      `The inference request does not fit the protocol: ${faults.join('; ')}.`,
-    );
+    const faults = schemaFaults(parsed.error, 'body');
+    throw new DandelionError('bad-data', `The inference request does not fit the protocol: ${faults}.`);
   }
   const request = parsed.data;
   const wanted = request.outputs?.map((output) => output.name);

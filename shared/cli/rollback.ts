@@ -6,6 +6,7 @@ import { z } from 'zod';
 import { DandelionError, toDandelionError } from '../errors.ts';
 import { createEvent, type Event, eventSchemas, runIdOf } from '../events.ts';
 import { encodeBinary } from '../function/cloudevents.ts';
+import { schemaFaults } from '../schema-faults.ts';
 import { askService, type KubernetesApi, openKubernetesApi, sendToBroker } from './kubernetes-api.ts';
 import { readPredictTraffic, readWantedRevision, untilServing } from './predict-service.ts';
 
@@ -51,8 +52,7 @@ function rollbackRequest(wanted: { model: string; to?: string | undefined; reaso
     ...(wanted.to === undefined ? {} : { version: wanted.to }),
   });
   if (!data.success) {
-    const faults = data.error.issues.map(({ path, message }) => `${path.join('.')}: ${message}`);
-    throw new DandelionError('bad-config', `The request does not fit: ${faults.join('; ')}.`);
+    throw new DandelionError('bad-config', `The request does not fit: ${schemaFaults(data.error)}.`);
   }
   const source = `/dandelion/cli/${encodeURIComponent(userInfo().username)}`;
   return createEvent({ type: TYPE, source, id: randomUUID(), data: data.data });

@@ -41,7 +41,7 @@ export function mediaTypeOf(contentType: string | undefined): string {
 }
 
 /** True for `application/json`, `text/json` and every `+json` type. */
-export function isJsonType(mediaType: string): boolean {
+function isJsonType(mediaType: string): boolean {
   return mediaType === 'application/json' || mediaType === 'text/json' || mediaType.endsWith('+json');
 }
 

@@ -10,6 +10,7 @@ import {
   noticeIdOf,
   resultIdOf,
 } from '../events.ts';
+import { schemaFaults } from '../schema-faults.ts';
 import { encodeBinary } from './cloudevents.ts';
 import type { Trace } from './trace.ts';
 import type { FunctionContext, FunctionEvent, FunctionModule, Notice } from './types.ts';
@@ -178,6 +179,6 @@ function resultId(functionName: string, input: Event | undefined): string {
 function checkedData<Type extends EventType>(type: Type, data: EventData<Type>): EventData<Type> {
   const parsed = eventSchemas[type].safeParse(data);
   if (parsed.success) return parsed.data as EventData<Type>;
-  const faults = parsed.error.issues.map((issue) => `${issue.path.join('.') || 'data'}: ${issue.message}`);
-  throw new DandelionError('bad-result', `The result ${type} does not fit its schema: ${faults.join('; ')}.`);
+  const faults = schemaFaults(parsed.error);
+  throw new DandelionError('bad-result', `The result ${type} does not fit its schema: ${faults}.`);
 }

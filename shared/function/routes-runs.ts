@@ -2,6 +2,7 @@ import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import { z } from 'zod';
 import { DandelionError, type Problem } from '../errors.ts';
 import { type Event, runIdOf } from '../events.ts';
+import { schemaFaults } from '../schema-faults.ts';
 import type { StepRun } from '../stores/steps.ts';
 import { answerBatch, eventOutcome, takesBatch } from './batch.ts';
 import { callOf, continueEventTrace, sendReply } from './call.ts';
@@ -226,8 +227,7 @@ function runIdIn(runtime: Runtime, request: FastifyRequest): string {
 function parse<Schema extends z.ZodType>(schema: Schema, value: unknown): z.output<Schema> {
   const parsed = schema.safeParse(value);
   if (parsed.success) return parsed.data;
-  const faults = parsed.error.issues.map((issue) => `${issue.path.join('.')}: ${issue.message}`);
-  throw new DandelionError('bad-request', `The request does not fit: ${faults.join('; ')}.`);
+  throw new DandelionError('bad-request', `The request does not fit: ${schemaFaults(parsed.error)}.`);
 }
 
 function stepsOf(runtime: Runtime): StepRunner {

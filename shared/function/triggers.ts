@@ -4,6 +4,7 @@ import { parseAllDocuments } from 'yaml';
 import { z } from 'zod';
 import { DandelionError } from '../errors.ts';
 import type { Event } from '../events.ts';
+import { schemaFaults } from '../schema-faults.ts';
 
 /** How often and how long a delivery is tried again. */
 export interface Delivery {
@@ -130,8 +131,8 @@ function checked<Schema extends z.ZodType>(
 ): z.output<Schema> {
   const parsed = schema.safeParse(content);
   if (parsed.success) return parsed.data;
-  const faults = parsed.error.issues.map((issue) => `${issue.path.join('.')}: ${issue.message}`);
-  throw new DandelionError('bad-config', `${where}: ${faults.join('; ')}.`);
+  const faults = schemaFaults(parsed.error, 'document');
+  throw new DandelionError('bad-config', `${where}: ${faults}.`);
 }
 
 function toTrigger(

@@ -5,8 +5,7 @@ import type { Database } from './database.ts';
 import { query } from './outage.ts';
 import { asJson } from './step-records.ts';
 
-export const feedbackStatuses = ['waiting', 'accepted', 'rejected'] as const;
-export type FeedbackStatus = (typeof feedbackStatuses)[number];
+export type FeedbackStatus = 'waiting' | 'accepted' | 'rejected';
 
 /** What someone said about an answer of predict. */
 export interface GivenFeedback {

@@ -16,7 +16,7 @@ import {
 } from './mlflow-answers.ts';
 import { type Call, type MlflowHttp, openMlflowHttp, type Refusal } from './mlflow-http.ts';
 
-export const runStatuses = ['RUNNING', 'SCHEDULED', 'FINISHED', 'FAILED', 'KILLED'] as const;
+const runStatuses = ['RUNNING', 'SCHEDULED', 'FINISHED', 'FAILED', 'KILLED'] as const;
 export type MlflowStatus = (typeof runStatuses)[number];
 
 /** Entries of one `log-batch` call (https://mlflow.org/docs/latest/api_reference/rest-api.html#request-limits). */

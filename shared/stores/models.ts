@@ -54,7 +54,7 @@ export const evaluationRecord = z.object({
 export type EvaluationRecord = z.infer<typeof evaluationRecord>;
 
 /** `models/{name}/champion.json`: the truth of who serves. */
-export const championRecord = z.object({
+const championRecord = z.object({
   schemaVersion: z.literal(1),
   version: modelVersion,
   previous: modelVersion.nullable(),

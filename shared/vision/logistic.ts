@@ -72,12 +72,7 @@ export function logitsOf(problem: LogisticProblem, point: Float64Array): Float64
  *
  * @returns -log of the probability of the right class
  */
-export function crossEntropyInPlace(
-  logits: Float64Array,
-  start: number,
-  classes: number,
-  label: number,
-): number {
+function crossEntropyInPlace(logits: Float64Array, start: number, classes: number, label: number): number {
   let highest = Number.NEGATIVE_INFINITY;
   for (let c = 0; c < classes; c += 1) highest = Math.max(highest, logits[start + c] ?? 0);
   let sum = 0;

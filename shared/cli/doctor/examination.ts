@@ -61,7 +61,7 @@ async function look(check: Check, settings: DoctorSettings): Promise<Finding> {
 }
 
 /** Compares this machine's clock with those of the servers that told theirs. */
-export function compareClocks(found: readonly NamedFinding[]): Finding {
+function compareClocks(found: readonly NamedFinding[]): Finding {
   const clocks = found.flatMap(({ name, clockAheadMs: ahead }) =>
     ahead === undefined ? [] : [{ name, ahead }],
   );

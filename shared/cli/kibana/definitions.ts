@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import { parse } from 'yaml';
 import { z } from 'zod';
 import { DandelionError } from '../../errors.ts';
+import { schemaFaults } from '../../schema-faults.ts';
 
 /** A place on Kibana's grid of 48 columns. */
 const place = z.strictObject({
@@ -75,6 +76,6 @@ export async function readDefinitions(folder: string): Promise<KibanaDefinitions
 async function readYaml<Schema extends z.ZodType>(path: string, schema: Schema): Promise<z.output<Schema>> {
   const parsed = schema.safeParse(parse(await readFile(path, 'utf8')));
   if (parsed.success) return parsed.data;
-  const faults = parsed.error.issues.map((issue) => `${issue.path.join('.')}: ${issue.message}`);
-  throw new DandelionError('bad-config', `${path} is not as it should be: ${faults.join('; ')}.`);
+  const faults = schemaFaults(parsed.error, 'document');
+  throw new DandelionError('bad-config', `${path} is not as it should be: ${faults}.`);
 }
