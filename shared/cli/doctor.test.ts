@@ -1,6 +1,13 @@
 import { once } from 'node:events';
 import { mkdtemp, readdir, rm, writeFile } from 'node:fs/promises';
 import { createServer, type Server } from 'node:http';
+import {
+  type AddressInfo,
+  connect,
+  createServer as createTcpServer,
+  type Socket,
+  type Server as TcpServer,
+} from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, expect, test } from 'vitest';
@@ -8,13 +15,15 @@ import { emptyDatabase } from '../stores/testing.ts';
 import { examine, runDoctor } from './testing-doctor.ts';
 
 let folder: string;
-const servers: Server[] = [];
+const servers: (Server | TcpServer)[] = [];
+const sockets = new Set<Socket>();
 beforeEach(async () => {
   folder = await mkdtemp(join(tmpdir(), 'dandelion-doctor-'));
 });
 afterEach(async () => {
+  for (const socket of sockets) socket.destroy();
   for (const server of servers.splice(0)) {
-    server.closeAllConnections();
+    if ('closeAllConnections' in server) server.closeAllConnections();
     server.close();
   }
   await rm(folder, { recursive: true, force: true });
@@ -141,3 +150,64 @@ test('refuses settings that cannot be right, naming the variable', async () => {
   const half = await runDoctor(folder, { S3_ENDPOINT: 'http://127.0.0.1:9', AWS_ACCESS_KEY_ID: 'a' });
   expect([half.code, half.stderr]).toEqual([2, expect.stringContaining('AWS_SECRET_ACCESS_KEY')]);
 });
+
+/** Listens on a free port, for as long as the test takes. @returns host and port */
+async function listen(meet: (socket: Socket) => void): Promise<string> {
+  const server = createTcpServer((socket) => {
+    sockets.add(socket.on('error', () => {}));
+    meet(socket);
+  });
+  servers.push(server);
+  server.listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  return `127.0.0.1:${(server.address() as AddressInfo).port}`;
+}
+
+/** The way to a PostgreSQL that lets us in, and hangs from then on. */
+function listenBefore({ hostname, port }: URL): Promise<string> {
+  const readyForQuery = Buffer.from('Z\0\0\0\x05I', 'latin1');
+  return listen((near) => {
+    const far = connect(Number(port), hostname).on('error', () => {});
+    sockets.add(far);
+    near.pipe(far);
+    far.on('data', (chunk) => {
+      near.write(chunk);
+      if (chunk.includes(readyForQuery)) near.unpipe(far).resume();
+    });
+  });
+}
+
+test('names each server that hangs and the setting that names it, and comes to its end', async () => {
+  const place = await listen((socket) => void socket.resume());
+  const database = await emptyDatabase();
+  const url = new URL(database.url);
+  url.host = await listenBefore(new URL(database.url));
+  const kubeconfig = join(folder, 'kubeconfig');
+  await writeFile(
+    kubeconfig,
+    `{"apiVersion": "v1", "kind": "Config", "current-context": "a", "users": [{"name": "a", "user": {}}],
+      "contexts": [{"name": "a", "context": {"cluster": "a", "user": "a"}}],
+      "clusters": [{"name": "a", "cluster": {"server": "https://${place}"}}]}`,
+  );
+  const http = [
+    'S3_ENDPOINT',
+    'MLFLOW_TRACKING_URI',
+    'ELASTICSEARCH_URL',
+    'KIBANA_URL',
+    'K_SINK',
+    'AIRFLOW_URL',
+  ];
+  const env = {
+    ...Object.fromEntries(http.map((variable) => [variable, `http://${place}`])),
+    ...{ AWS_ACCESS_KEY_ID: 'me', AWS_SECRET_ACCESS_KEY: 'secret' },
+    ...{ DATABASE_URL: url.href, KUBECONFIG: kubeconfig },
+  };
+  const { code, checks } = await examine(folder, env);
+  const told = checks.filter(({ status }) => status === 'trouble').map(({ detail }) => detail);
+  expect(told).toHaveLength(http.length + 2);
+  for (const variable of http) expect(told).toContainEqual(expect.stringMatching(`${place}.*${variable}`));
+  expect(told).toContainEqual(expect.stringMatching(`${url.host}.*DATABASE_URL`));
+  expect(told).toContainEqual(expect.stringMatching(`${place}.*KUBECONFIG`));
+  expect(code).toBe(1);
+  await database.drop();
+}, 180_000);

@@ -1,6 +1,8 @@
+import { setTimeout as delay } from 'node:timers/promises';
 import postgres from 'postgres';
 import { z } from 'zod';
 import { count, readConfig } from '../config.ts';
+import { impatientSockets } from './database-socket.ts';
 import { migrations } from './migrations.ts';
 import { asOutage } from './outage.ts';
 
@@ -29,6 +31,14 @@ const databaseSettings = z.object({
 });
 type DatabaseSettings = z.infer<typeof databaseSettings>;
 
+const CONNECT_S = 10;
+const IDLE_S = 30;
+const END_S = 5;
+/** By then the server should have said that a statement took too long; if not, it hangs. */
+const BEYOND_STATEMENT_MS = 5000;
+/** The driver tries for ever to connect where a socket closes before its own time limit. */
+const SHORTEST_SILENCE_MS = CONNECT_S * 1000 + 5000;
+
 /** Any number would do; every pod must use the same one. */
 const MIGRATION_LOCK = 7_301_414;
 
@@ -50,14 +60,15 @@ export function openDatabase(url: string, options: { maxConnections?: number } =
   return opening;
 }
 
-/** Closes every pool of this process; queries under way finish first. */
+/** Closes every pool of this process; queries under way finish first, if that is a matter of seconds. */
 export async function closeDatabases(): Promise<void> {
   const open = [...pools.values()];
   pools.clear();
-  const settled = await Promise.allSettled(open);
-  await Promise.all(
-    settled.flatMap((pool) => (pool.status === 'fulfilled' ? [pool.value.end({ timeout: 5 })] : [])),
-  );
+  const ending = Promise.allSettled(open.map(async (pool) => (await pool).end({ timeout: END_S })));
+  // One that is still being opened may wait for a server that hangs.
+  const late = new AbortController();
+  await Promise.race([ending, delay(END_S * 1000, undefined, { signal: late.signal }).catch(() => {})]);
+  late.abort();
 }
 
 /** The connections for statements over a whole dataset: the same database, with minutes to answer. */
@@ -81,7 +92,7 @@ async function connect(url: string, maxConnections: number | undefined): Promise
   const db: Database = Object.assign(quick, { end });
   patientPools.set(db, slow);
   try {
-    await migrate(slow);
+    if (!(await isCurrent(quick))) await migrate(slow);
     return db;
   } catch (error) {
     await db.end({ timeout: 1 });
@@ -90,10 +101,14 @@ async function connect(url: string, maxConnections: number | undefined): Promise
 }
 
 function openPool(url: string, max: number, settings: DatabaseSettings): postgres.Sql {
+  const limitMs = settings.DATABASE_STATEMENT_TIMEOUT_MS;
+  const silentForMs = Math.max(limitMs + BEYOND_STATEMENT_MS, SHORTEST_SILENCE_MS);
   return postgres(url, {
     max,
-    connect_timeout: 10,
-    idle_timeout: 30,
+    connect_timeout: CONNECT_S,
+    ...(limitMs === 0
+      ? { idle_timeout: IDLE_S }
+      : { idle_timeout: Math.min(IDLE_S, silentForMs / 2000), socket: impatientSockets(silentForMs) }),
     onnotice: () => {},
     // The driver would ask each new connection for the types, and an outage meanwhile would end the process.
     fetch_types: false,
@@ -138,7 +153,6 @@ const byteaArray: postgres.PostgresType<readonly Buffer[]> = {
  * A pod may meet migrations that it does not know, of a newer release: it works on, because a migration only adds.
  */
 async function migrate(db: Database): Promise<void> {
-  if (await isCurrent(db)) return;
   const steps = migrations.map(
     ({ id, name, sql }) => `
       if not exists (select from schema_migrations where id = ${id}) then

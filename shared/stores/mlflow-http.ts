@@ -182,7 +182,8 @@ function away(server: Server, thrown: unknown): DandelionError {
     const sentence = `MLflow at ${server.url} ${certificate}.`;
     return new DandelionError('certificate-invalid', sentence, { cause: thrown, retryAfterMs: 2000 });
   }
-  const sentence = `MLflow at ${server.url} does not answer (${why}); try again in a moment.`;
+  const cure = 'see that it runs and that MLFLOW_TRACKING_URI is its address, and try again in a moment';
+  const sentence = `MLflow at ${server.url} does not answer (${why}): ${cure}.`;
   return new DandelionError('store-unavailable', sentence, { cause: thrown });
 }
 

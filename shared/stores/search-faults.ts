@@ -48,7 +48,9 @@ export function explainSearchFault(error: unknown, url: string): DandelionError 
   if (status === 400 && message.includes('media_type_header_exception')) {
     return wrong(`it is older than version ${SERVER_MAJOR}, which this product speaks; upgrade the server`);
   }
-  if (name === 'TimeoutError') return away('does not answer in time');
+  if (name === 'TimeoutError') {
+    return away('does not answer in time; check ELASTICSEARCH_URL, and see what holds the server up');
+  }
   if (name === 'ConnectionError') {
     const fault = TLS_FAULTS.find(([pattern]) => pattern.test(message));
     if (fault !== undefined) return wrong(fault[1]);

@@ -32,6 +32,7 @@ export interface Search {
   close(): void;
 }
 
+/** Until the answer begins, and between two parts of it. */
 const REQUEST_TIMEOUT_MS = 10_000;
 const BATCH = 500;
 const FIRST_BACK_OFF_MS = 200;
@@ -94,9 +95,13 @@ export function openSearch(
 }
 
 async function makeClient(url: string, apiKey: string | undefined): Promise<Client> {
-  const { Client: ElasticsearchClient } = await import('@elastic/elasticsearch');
+  const [{ Client: ElasticsearchClient }, { PunctualConnection }] = await Promise.all([
+    import('@elastic/elasticsearch'),
+    import('./search-connection.ts'),
+  ]);
   return new ElasticsearchClient({
     node: url,
+    Connection: PunctualConnection,
     ...(apiKey === undefined ? {} : { auth: { apiKey } }),
     // Repeats are ours: they know which documents of a request still need one.
     maxRetries: 0,

@@ -6,6 +6,7 @@ const named = { name: 'Airflow', variable: 'AIRFLOW_URL' };
 
 export const airflow: Check = {
   name: 'Airflow',
+  variable: 'AIRFLOW_URL',
   async look({ AIRFLOW_URL: url }) {
     if (url === undefined) return notConfigured('AIRFLOW_URL names one');
     const base = url.replace(/\/+$/, '');

@@ -7,6 +7,7 @@ const refusals = [400, 415, 422];
 
 export const broker: Check = {
   name: 'Broker',
+  variable: 'K_SINK',
   async look({ K_SINK: url }) {
     if (url === undefined) return notConfigured('npm start has its own; K_SINK names one');
     // No event: nothing is delivered to anybody.

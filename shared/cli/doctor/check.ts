@@ -17,6 +17,8 @@ export interface Finding {
 /** One part of an installation. Whatever `look` throws is trouble; it changes nothing that lasts. */
 export interface Check {
   name: string;
+  /** The setting that names the server, where there is one. */
+  variable?: keyof DoctorSettings;
   look(settings: DoctorSettings): Promise<Finding>;
 }
 

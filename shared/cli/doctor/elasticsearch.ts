@@ -5,6 +5,7 @@ import { type Check, notConfigured, timed } from './check.ts';
 
 export const elasticsearch: Check = {
   name: 'Elasticsearch',
+  variable: 'ELASTICSEARCH_URL',
   async look(settings) {
     const { ELASTICSEARCH_URL: url } = settings;
     const search = openSearch(settings);

@@ -48,7 +48,7 @@ async function look(check: Check, settings: DoctorSettings): Promise<Finding> {
   const limit = new AbortController();
   const tooLong = async (): Promise<never> => {
     await delay(CHECK_WITHIN_MS, undefined, { signal: limit.signal });
-    throw new DandelionError('time-limit', `No answer within ${CHECK_WITHIN_MS / 1000} s: see that it runs.`);
+    throw new DandelionError('time-limit', `${describeSilence(check, settings)}.`);
   };
   try {
     return await Promise.race([check.look(settings), tooLong()]);
@@ -58,6 +58,14 @@ async function look(check: Check, settings: DoctorSettings): Promise<Finding> {
   } finally {
     limit.abort();
   }
+}
+
+/** Names the server without user and password. */
+function describeSilence({ name, variable }: Check, settings: DoctorSettings): string {
+  const value = variable === undefined ? undefined : settings[variable];
+  const silence = `does not answer within ${CHECK_WITHIN_MS / 1000} s: see that it runs`;
+  if (typeof value !== 'string') return `${name} ${silence}`;
+  return `${name} (${URL.parse(value)?.host || value}) ${silence}, and check ${variable}`;
 }
 
 /** Compares this machine's clock with those of the servers that told theirs. */

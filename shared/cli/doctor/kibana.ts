@@ -4,6 +4,7 @@ import { ask, placeOf, textAt } from './http.ts';
 
 export const kibana: Check = {
   name: 'Kibana',
+  variable: 'KIBANA_URL',
   async look({ KIBANA_URL: url }) {
     if (url === undefined) return notConfigured('KIBANA_URL names one');
     const place = `Kibana at ${placeOf(url)}`;

@@ -7,6 +7,7 @@ const knative = { 'serving.knative.dev': 'Knative Serving', 'eventing.knative.de
 
 export const kubernetes: Check = {
   name: 'Kubernetes',
+  variable: 'KUBECONFIG',
   async look({ KUBECONFIG: file }) {
     if (file === undefined) return notConfigured('KUBECONFIG names a cluster');
     const { ApisApi, KubeConfig, VersionApi } = await import('@kubernetes/client-node');

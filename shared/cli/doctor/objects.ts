@@ -8,6 +8,7 @@ import type { DoctorSettings } from './settings.ts';
 
 export const objects: Check = {
   name: 'Object store',
+  variable: 'S3_ENDPOINT',
   look: (settings) => {
     const { S3_ENDPOINT: endpoint, OBJECTS_DIR, dataDir } = settings;
     if (endpoint !== undefined) return lookAtServer({ ...settings, S3_ENDPOINT: endpoint });

@@ -3,12 +3,14 @@ import { promisify } from 'node:util';
 import postgres from 'postgres';
 import { DandelionError } from '../../errors.ts';
 import { findBinaries } from '../../local/postgres-binaries.ts';
+import { impatientSockets } from '../../stores/database-socket.ts';
 import { migrations } from '../../stores/migrations.ts';
 import { asOutage } from '../../stores/outage.ts';
 import { type Check, type Finding, timed } from './check.ts';
 
 export const postgresql: Check = {
   name: 'PostgreSQL',
+  variable: 'DATABASE_URL',
   look: ({ DATABASE_URL: url }) => (url === undefined ? lookAtEmbedded() : lookAtServer(url)),
 };
 
@@ -23,9 +25,12 @@ async function lookAtEmbedded(): Promise<Finding> {
   };
 }
 
+const SILENT_FOR_MS = 8000;
+
 /** Not by `openDatabase`, which brings the schema up to date: a look changes nothing. */
 async function lookAtServer(url: string): Promise<Finding> {
-  const db = postgres(url, { max: 1, connect_timeout: 5, fetch_types: false, onnotice: () => {} });
+  const limits = { connect_timeout: 5, socket: impatientSockets(SILENT_FOR_MS) };
+  const db = postgres(url, { ...limits, max: 1, fetch_types: false, onnotice: () => {} });
   try {
     const [facts] = await db`
       select current_setting('server_version') as version,
