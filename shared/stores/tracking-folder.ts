@@ -1,3 +1,4 @@
+import { randomUUID } from 'node:crypto';
 import { createWriteStream } from 'node:fs';
 import { mkdir, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
@@ -5,6 +6,7 @@ import { pipeline } from 'node:stream/promises';
 import { pathToFileURL } from 'node:url';
 import { z } from 'zod';
 import { DandelionError } from '../errors.ts';
+import { lockFile } from './file-lock.ts';
 import type { Content } from './mlflow-http.ts';
 import { mlmodelFile } from './mlmodel.ts';
 import type { Metric, RunName, TrackedRun, Tracker } from './tracking.ts';
@@ -48,18 +50,24 @@ export function openFolderTracker(root: string): Tracker {
   const folderOf = (runId: string) => join(runs, checkedRunId(runId));
   const registryOf = (model: string) => join(root, 'registered-models', `${model}.json`);
   const named = <Result>(work: () => Promise<Result>) => namingStore(root, work);
+  /** One at a time, over all processes: what is read, changed and written would else lose what others wrote between. */
+  const alone = <Result>(what: string, work: () => Promise<Result>) =>
+    named(async () => {
+      const release = await lockFile(join(root, '.locks', what));
+      return work().finally(release);
+    });
 
   return {
     startRun: (name) =>
       named(async () => {
         await rm(folderOf(name.runId), { recursive: true, force: true });
-        return createRun(folderOf(name.runId), name);
+        return createRun(name);
       }),
 
     resumeRun: (name) =>
       named(async () => {
         const found = await readJson(join(folderOf(name.runId), 'run.json'), runFile);
-        return found === undefined ? createRun(folderOf(name.runId), name) : trackedRun(folderOf(name.runId));
+        return found === undefined ? createRun(name) : trackedRun(name.runId);
       }),
 
     searchRuns: (experiment, { tags = {}, by, limit = 100 }) =>
@@ -77,7 +85,7 @@ export function openFolderTracker(root: string): Tracker {
       }),
 
     setAlias: (model, alias, { version, runId }) =>
-      named(async () => {
+      alone(`model-${model}`, async () => {
         const path = registryOf(model);
         const known = (await readJson(path, registryFile)) ?? { name: model, versions: [], aliases: {} };
         const isNew = !known.versions.some((entry) => entry.version === version);
@@ -91,25 +99,27 @@ export function openFolderTracker(root: string): Tracker {
       named(async () => (await readJson(registryOf(model), registryFile))?.aliases[alias]),
   };
 
-  async function createRun(folder: string, name: RunName): Promise<TrackedRun> {
+  async function createRun(name: RunName): Promise<TrackedRun> {
     const startTime = new Date().toISOString();
     const run: RunFile = { ...name, status: 'RUNNING', startTime, endTime: null, params: {} };
-    await writeJson(join(folder, 'run.json'), run);
-    return trackedRun(folder);
+    await writeJson(join(folderOf(name.runId), 'run.json'), run);
+    return trackedRun(name.runId);
   }
 
-  function trackedRun(folder: string): TrackedRun {
+  function trackedRun(runId: string): TrackedRun {
+    const folder = folderOf(runId);
     const runPath = join(folder, 'run.json');
-    const change = async (by: (run: RunFile) => Partial<RunFile>) => {
-      const run = runFile.parse(JSON.parse(await readFile(runPath, 'utf8')));
-      await writeJson(runPath, { ...run, ...by(run) });
-    };
+    const change = (by: (run: RunFile) => Partial<RunFile>) =>
+      alone(`run-${runId}`, async () => {
+        const run = runFile.parse(JSON.parse(await readFile(runPath, 'utf8')));
+        await writeJson(runPath, { ...run, ...by(run) });
+      });
     return {
       url: pathToFileURL(folder).href,
-      logParams: (params) => named(() => change((run) => ({ params: joinParams(run, params) }))),
-      logMetrics: (metrics) => named(() => addPoints(join(folder, 'metrics.jsonl'), metrics)),
-      setTags: (tags) => named(() => change((run) => ({ tags: { ...run.tags, ...tags } }))),
-      logDataset: (dataset) => named(() => change(() => ({ dataset }))),
+      logParams: (params) => change((run) => ({ params: joinParams(run, params) })),
+      logMetrics: (metrics) => alone(`run-${runId}`, () => addPoints(join(folder, 'metrics.jsonl'), metrics)),
+      setTags: (tags) => change((run) => ({ tags: { ...run.tags, ...tags } })),
+      logDataset: (dataset) => change(() => ({ dataset })),
       logArtifact: (path, content) => named(() => writeContent(join(folder, 'artifacts', path), content)),
       readArtifact: (path) => named(() => readFile(join(folder, 'artifacts', path))),
       metricHistory: (key) =>
@@ -122,11 +132,10 @@ export function openFolderTracker(root: string): Tracker {
           for (const [path, content] of Object.entries(model.files)) {
             await writeContent(join(folder, 'model', path), content);
           }
-          const { runId } = runFile.parse(JSON.parse(await readFile(runPath, 'utf8')));
           const ids = { artifactPath: 'model', runId, modelId: `${model.name}-${model.version}` };
           await writeContent(join(folder, 'model/MLmodel'), mlmodelFile(model, ids));
         }),
-      end: (status) => named(() => change(() => ({ status, endTime: new Date().toISOString() }))),
+      end: (status) => change(() => ({ status, endTime: new Date().toISOString() })),
     };
   }
 }
@@ -205,7 +214,7 @@ function writeJson(path: string, value: unknown): Promise<void> {
 
 /** Whole or not at all. */
 async function writeContent(path: string, content: Content): Promise<void> {
-  const draft = `${path}.${process.pid}.draft`;
+  const draft = `${path}.${randomUUID()}.draft`;
   try {
     await mkdir(dirname(path), { recursive: true });
     if (content instanceof Uint8Array) await writeFile(draft, content);

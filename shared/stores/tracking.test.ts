@@ -29,6 +29,36 @@ describe('a folder as tracking store', () => {
     expect(points.map((line) => JSON.parse(line).key)).toEqual(['train/loss', 'test/accuracy']);
   });
 
+  test('keeps every alias and version when several processes set them at once', async () => {
+    const model = testRun('aliases').experiment;
+    const versions = Array.from({ length: 12 }, (_, index) => `v${index}`);
+    // Each with a tracker of its own, as train and deploy have.
+    const set = (alias: 'candidate' | 'champion', version: string) =>
+      openTracker({ TRACKING_DIR: directory }).setAlias(model, alias, { version, runId: `run-${version}` });
+    await Promise.all([
+      set('champion', 'v0'),
+      ...versions.slice(1).map((version) => set('candidate', version)),
+    ]);
+    expect(await tracker.readAlias(model, 'champion')).toBe('v0');
+    const registry = await readFile(join(directory, 'registered-models', `${model}.json`), 'utf8');
+    expect(JSON.parse(registry).versions).toHaveLength(versions.length);
+  });
+
+  test('keeps what is written about a run at once', async () => {
+    const name = testRun('at-once');
+    const run = await tracker.startRun(name);
+    const keys = Array.from({ length: 8 }, (_, index) => `key-${index}`);
+    await Promise.all([
+      ...keys.map((key) => run.logParams({ [key]: 1 })),
+      ...keys.map((key) => run.setTags({ [key]: 'set' })),
+      ...keys.map((key) => run.logMetrics([{ key, value: 1, step: 0 }])),
+    ]);
+    const [found] = await tracker.searchRuns(name.experiment, {});
+    expect(Object.keys(found?.params ?? {}).sort()).toEqual(keys);
+    expect(Object.keys(found?.metrics ?? {}).sort()).toEqual(keys);
+    expect(found?.tags).toMatchObject(Object.fromEntries(keys.map((key) => [key, 'set'])));
+  });
+
   test.each(['../../outside', '..', 'a/b', '', '/tmp/outside', 'a\0b'])('has no run %j', async (runId) => {
     const name = { ...testRun('named'), runId };
     const refused = { code: 'bad-data', message: expect.stringContaining('no id of a run') };
