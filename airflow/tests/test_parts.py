@@ -40,6 +40,11 @@ def test_headers_are_percent_encoded() -> None:
     assert body == '{"a":"\\u00fc"}'
 
 
+def test_headers_hold_booleans_as_cloudevents_writes_them() -> None:
+    headers, _ = to_binary({"id": "1", "source": "/s", "type": "t", "sampled": True, "late": False, "priority": 3})
+    assert (headers["ce-sampled"], headers["ce-late"], headers["ce-priority"]) == ("true", "false", "3")
+
+
 def test_one_template_serves_gateway_and_cluster() -> None:
     local = functions_in(Connection({"url_template": "http://127.0.0.1:8080/function/{name}"}, "secret"))
     cluster = functions_in(Connection({"url_template": "http://{name}.ml.svc.cluster.local"}))

@@ -51,7 +51,12 @@ def to_binary(event: Event) -> tuple[dict[str, str], str]:
         for name, value in event.items()
         if name not in ("data", "datacontenttype") and value is not None
     }
-    headers = {f"ce-{name}": quote(str(value), safe=_PLAIN) for name, value in attributes.items()}
+    headers = {f"ce-{name}": quote(_text_of(value), safe=_PLAIN) for name, value in attributes.items()}
     return {**headers, "content-type": "application/json"}, json.dumps(
         event.get("data"), separators=(",", ":")
     )
+
+
+def _text_of(value: Any) -> str:
+    """The canonical text of an attribute: booleans in lower case, as CloudEvents 1.0 (Type System) has them."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
