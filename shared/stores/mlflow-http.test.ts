@@ -66,7 +66,8 @@ describe('what passes is waited for', () => {
     const gone = ask('user:hunter2@127.0.0.1:59', {}, 0);
     await expect(gone).rejects.toMatchObject({
       code: 'store-unavailable',
-      message: 'MLflow at http://127.0.0.1:59 does not answer (ECONNREFUSED); try again in a moment.',
+      message:
+        'MLflow at http://127.0.0.1:59 does not answer (ECONNREFUSED): see that it runs and that MLFLOW_TRACKING_URI is its address, and try again in a moment.',
     });
   });
 });
