@@ -129,6 +129,19 @@ describe('evaluate', () => {
     }
   });
 
+  it('says what to do about a champion that is damaged, which is in the way of every candidate', async () => {
+    const head = `models/plants/${good}/head.bin`;
+    const { bytes } = await stores.objects.get(head);
+    await stores.objects.put(head, bytes.subarray(0, 100));
+    try {
+      const { problem } = await judge(twin);
+      expect(problem).toMatchObject({ code: 'model-broken' });
+      expect(problem?.detail).toMatch(new RegExp(`champion.*${good}.*digest differs.*npm run rollback`));
+    } finally {
+      await stores.objects.put(head, bytes);
+    }
+  });
+
   it('names the dataset that is not there', async () => {
     const model = models.get(good);
     if (model === undefined) throw new Error('the model is stored in beforeAll');

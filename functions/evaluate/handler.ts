@@ -1,5 +1,5 @@
 import { readConfig } from '../../shared/config.ts';
-import { DandelionError } from '../../shared/errors.ts';
+import { DandelionError, toDandelionError } from '../../shared/errors.ts';
 import { parseEventData } from '../../shared/events.ts';
 import { startCompute, workerBeside } from '../../shared/function/compute.ts';
 import type { FunctionContext, FunctionEvent, InitContext } from '../../shared/function/types.ts';
@@ -122,12 +122,24 @@ async function scoreModels(
   });
   try {
     for (const version of versions) {
-      scored.push(await compute.run('score', { settings: limits, name, version, ...test }));
+      const scoring = compute.run('score', { settings: limits, name, version, ...test });
+      scored.push(await (version === versions[0] ? scoring : scoring.catch(withCure)));
     }
     return scored;
   } finally {
     await compute.close();
   }
+}
+
+/** A champion that cannot be loaded would be in the way of every candidate, and the reason alone tells nobody what to do. */
+function withCure(thrown: unknown): never {
+  const error = toDandelionError(thrown);
+  if (error.code !== 'model-broken') throw thrown;
+  throw new DandelionError(
+    'model-broken',
+    `There is no comparing with the champion. ${error.message} Let another version serve (npm run rollback), then train again.`,
+    { cause: thrown },
+  );
 }
 
 /** How far the graph that will serve strays from the head that was trained, on the test photos' stored features. */

@@ -1,5 +1,5 @@
 import type { Logger } from 'pino';
-import { DandelionError } from '../../shared/errors.ts';
+import { DandelionError, toDandelionError } from '../../shared/errors.ts';
 import { readChampion, readModel } from '../../shared/stores/models.ts';
 import type { ObjectStore } from '../../shared/stores/objects.ts';
 import { openServedModel, type ServedModel, type ServingGraph } from '../../shared/stores/served-model.ts';
@@ -65,6 +65,8 @@ export async function openModels(
   const extras = new Map<string, Promise<HeldModel>>();
   let serving: HeldModel | undefined;
   let following: Promise<void> | undefined;
+  /** Why the champion cannot be loaded, since the last look. */
+  let trouble: DandelionError | undefined;
   let closed = false;
 
   const load = async (version: string): Promise<HeldModel> => {
@@ -87,6 +89,7 @@ export async function openModels(
 
   const follow = async (): Promise<void> => {
     const champion = (await readChampion(objects, name))?.champion;
+    trouble = undefined;
     if (champion === undefined || champion.version === serving?.model.record.version) return;
     const next = await load(champion.version);
     const previous = serving;
@@ -96,9 +99,11 @@ export async function openModels(
   /** One look at a time; a champion that cannot be loaded leaves the old one serving. */
   const lookForChampion = (): Promise<void> => {
     following ??= follow()
-      .catch((error: unknown) =>
-        log.error({ err: error }, 'the champion cannot be loaded; the old one goes on'),
-      )
+      .catch((error: unknown) => {
+        trouble = toDandelionError(error);
+        const instead = serving === undefined ? 'nothing answers' : 'the old one goes on';
+        log.error({ err: error }, `the champion cannot be loaded; ${instead}`);
+      })
       .finally(() => {
         following = undefined;
       });
@@ -119,11 +124,7 @@ export async function openModels(
     if (version === undefined || version === serving?.model.record.version) {
       if (serving === undefined) await lookForChampion();
       if (serving !== undefined) return serving;
-      throw new DandelionError(
-        'no-champion',
-        `No ${name} model has been deployed yet; wait for the pipeline to end, or start it with npm start.`,
-        { retryAfterMs: settings.PREDICT_FOLLOW_MS },
-      );
+      throw nothingServes(settings, trouble);
     }
     if (pinned !== undefined) {
       throw new DandelionError('model-unknown', `This server has only ${name} ${pinned}, not ${version}.`);
@@ -163,6 +164,22 @@ export async function openModels(
       await dropOldest(extras, 0);
     },
   };
+}
+
+/** Why there is no model to answer with: none was deployed yet, or the one that was cannot be loaded. */
+function nothingServes(
+  { MODEL_NAME: name, PREDICT_FOLLOW_MS: retryAfterMs }: PredictSettings,
+  trouble: DandelionError | undefined,
+): DandelionError {
+  if (trouble === undefined) {
+    return new DandelionError(
+      'no-champion',
+      `No ${name} model has been deployed yet; wait for the pipeline to end, or start it with npm start.`,
+      { retryAfterMs },
+    );
+  }
+  const cure = trouble.code === 'model-broken' ? ' Let another version serve: npm run rollback.' : '';
+  return new DandelionError(trouble.code, `${trouble.message}${cure}`, { cause: trouble, retryAfterMs });
 }
 
 function holdModel(served: ServedModel, engines: Engines): HeldModel {

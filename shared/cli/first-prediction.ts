@@ -16,42 +16,57 @@ const answer = z.object({
   latencyMs: z.number(),
 });
 
+const refusal = z.object({ code: z.string(), detail: z.string() });
+
 /** Loading a model takes a moment, and so does noticing that another one was deployed. */
 const patienceMs = 60_000;
 
 /**
  * Has the model that serves classify a photo of its test split, through the gateway as anyone would.
  *
- * @throws DandelionError `upstream-unavailable` when that model does not answer
+ * @throws DandelionError `model-broken` when predict cannot load it, `upstream-unavailable` when it does not answer
  */
 export async function predictOnce(platform: Platform, record: ModelRecord): Promise<Prediction> {
   const photo = await testPhoto(platform, record);
   const deadline = Date.now() + patienceMs;
   for (;;) {
-    const { response, prediction } = await predict(platform.gatewayUrl, photo.bytes);
+    const { prediction, problem } = await predict(platform.gatewayUrl, photo.bytes);
     if (prediction?.model.version === record.version) {
       const sha256 = createHash('sha256').update(photo.bytes).digest('hex');
       return { ...prediction, expected: photo.expected, sha256 };
     }
-    if (Date.now() > deadline) {
+    const isBroken = problem?.code === 'model-broken' && problem.detail.includes(record.version);
+    if (isBroken || Date.now() > deadline) {
+      const instead = prediction && `version ${prediction.model.version} does`;
       throw new DandelionError(
-        'upstream-unavailable',
-        `Model ${record.version} does not answer: predict says ${response} (log: ${platform.logsDir}/predict.log).`,
+        isBroken ? 'model-broken' : 'upstream-unavailable',
+        `Model ${record.version} does not answer: ${instead ?? problem?.detail} (log: ${platform.logsDir}/predict.log)`,
       );
     }
     await sleep(200);
   }
 }
 
-async function predict(gatewayUrl: string, bytes: Uint8Array<ArrayBuffer>) {
+async function predict(
+  gatewayUrl: string,
+  bytes: Uint8Array<ArrayBuffer>,
+): Promise<{ prediction?: z.infer<typeof answer>; problem?: z.infer<typeof refusal> }> {
   const response = await fetch(`${gatewayUrl}/function/predict/`, {
     method: 'POST',
     headers: { 'content-type': 'application/octet-stream' },
     body: bytes,
   });
-  const text = await response.text();
-  const prediction = response.ok ? answer.parse(JSON.parse(text)) : undefined;
-  return { response: `${response.status} ${text}`, prediction };
+  if (response.ok) return { prediction: answer.parse(await response.json()) };
+  const said = await response.text();
+  return { problem: problemIn(said) ?? { code: String(response.status), detail: said } };
+}
+
+function problemIn(text: string): z.infer<typeof refusal> | undefined {
+  try {
+    return refusal.parse(JSON.parse(text));
+  } catch {
+    return undefined;
+  }
 }
 
 async function testPhoto({ database, objects }: Platform, record: ModelRecord) {

@@ -100,7 +100,12 @@ async function start(options: StartOptions, findings: Findings, stop: AbortSigna
     const interrupted = stopped.then(() => stop.throwIfAborted());
     // Later it only ends the wait below.
     interrupted.catch(() => {});
-    await Promise.race([trainAndTry(options, platform, source, findings, stop), interrupted]);
+    const trial = trainAndTry(options, platform, source, findings, stop).catch((thrown: unknown) => {
+      if (options.once || !isBrokenModel(thrown)) throw thrown;
+      // Whoever wants to roll back needs the platform.
+      say(`\n${thrown.message}`);
+    });
+    await Promise.race([trial, interrupted]);
     if (options.once) return 0;
     say(`\nOpen ${platform.gatewayUrl} and drop a photo on the page. Ctrl-C stops everything.`);
     await stopped;
@@ -108,6 +113,10 @@ async function start(options: StartOptions, findings: Findings, stop: AbortSigna
   } finally {
     await platform.stop();
   }
+}
+
+function isBrokenModel(thrown: unknown): thrown is DandelionError {
+  return thrown instanceof DandelionError && thrown.code === 'model-broken';
 }
 
 /** Whether a model serves already. Asked before anything is started, so that a wrong S3 setting is told at once. */
