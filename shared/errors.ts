@@ -60,6 +60,7 @@ const catalogue = {
   'model-rejected': { status: 422, title: 'The gate refused the model' },
   'model-broken': { status: 503, title: 'The model cannot be loaded' },
   'backbone-unavailable': { status: 503, title: 'The backbone cannot be had' },
+  'backbone-unusable': { status: 422, title: 'The backbone that was named cannot be used' },
   // Deployments
   'deploy-busy': { status: 503, title: 'Another deployment of this model is under way' },
   'cluster-unavailable': { status: 503, title: 'The Kubernetes API cannot be reached' },

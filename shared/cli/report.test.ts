@@ -11,6 +11,7 @@ import {
   type PipelineStep,
   pipelineFunctions,
 } from '../local/pipeline.ts';
+import type { ModelRecord } from '../stores/models.ts';
 import type { StepRun } from '../stores/steps.ts';
 import { createProgressView, formatDuration } from './progress.ts';
 import { buildReport, describeReport, exitCodeOf, failureOf, writeReport } from './report.ts';
@@ -59,8 +60,8 @@ const chain: ChainLink[] = [
         classes: dataset.classes,
         reused: 0,
         duplicates: { exact: 0, near: 0 },
-        rejectedCount: 1,
-        rejected: [{ source: 'a.txt', reason: 'not an image' }],
+        rejectedCount: 0,
+        rejected: [],
       },
     }),
   ),
@@ -99,7 +100,9 @@ const chain: ChainLink[] = [
 
 describe('the report', () => {
   test('tells dataset, metrics and times of a run', () => {
-    const report = buildReport({ chain, state: stateOf(step('ingest', { reused: true }), step('train')) });
+    const rejected = [{ source: 'a.txt', reason: 'not an image' }];
+    const state = stateOf(step('ingest', { reused: true }), step('train'));
+    const report = buildReport({ chain, rejected, state });
     expect(report).toMatchObject({
       schemaVersion: 1,
       ok: true,
@@ -115,6 +118,47 @@ describe('the report', () => {
     expect(text).toContain('accuracy 95.0 % (95 % interval 86.0 % to 98.0 %)');
     expect(text).toContain('a.txt: not an image');
     expect(text).toContain('ingest done before, train 2.5 s');
+  });
+
+  test('names photos that were left out by their reasons, so that a whole class is seen among many others', () => {
+    const of = (folder: string, count: number, reason: (index: number) => string) =>
+      Array.from({ length: count }, (_, index) => ({
+        source: `${folder}/${index}.jpg`,
+        reason: reason(index),
+      }));
+    const rejected = [
+      ...of('a', 12, () => 'The label "Löwenzahn" is not allowed.'),
+      ...of('b', 30, (index) => `It carries two labels (see c/${index}.jpg); keep one.`),
+      ...of('c', 1, () => 'The file has no bytes.'),
+    ];
+    const text = describeReport(buildReport({ chain, rejected }));
+    expect(text).toContain(
+      [
+        '43 photos were left out:',
+        '  b/0.jpg and 29 more: It carries two labels (see c/0.jpg); keep one.',
+        '  a/0.jpg and 11 more: The label "Löwenzahn" is not allowed.',
+        '  c/0.jpg: The file has no bytes.',
+      ].join('\n'),
+    );
+    const many = of('d', 20, (index) => `reason ${index}`);
+    expect(describeReport(buildReport({ chain, rejected: many }))).toContain(
+      '12 photos were left out for other reasons; --json FILE lists them all',
+    );
+  });
+
+  test('names what makes the features, and says what is lost without a backbone', () => {
+    const championOn = (id: string) => {
+      const record = {
+        name: 'meadow',
+        version: 'v0123456789',
+        dataset,
+        extractor: { id },
+      } as unknown as ModelRecord;
+      return describeReport(buildReport({ champion: { record, evaluation: undefined } }));
+    };
+    expect(championOn('classical-v3')).toMatch(/on features of classical-v3\.\n.*want of a backbone/);
+    expect(championOn('efficientnet')).toContain('v0123456789 serves, on features of efficientnet.');
+    expect(championOn('efficientnet')).not.toContain('want of a backbone');
   });
 
   test('of a failure carries its code and sentence and nothing unknown', () => {
@@ -158,6 +202,16 @@ describe('exit codes', () => {
       message: 'ingest: Nothing there. (log: /logs/ingest.log)',
     });
     expect(failureOf(stateOf(step('ingest')), '/logs')).toBeUndefined();
+  });
+
+  test.each([
+    ['accuracy on 6 test photos: 0.6667, limit 0.85', true],
+    ['bytes relative to the champion: 3.573, limit 2', false],
+  ])('of the gate advise photos where they help (%s)', (detail, helped) => {
+    const problem = { title: 'The gate refused this model', detail, code: 'model-rejected' };
+    const message = failureOf(stateOf(step('deploy', { status: 'failed', problem })), '/logs')?.message ?? '';
+    expect(message.includes('More photos')).toBe(helped);
+    expect(message).toContain('GATE_');
   });
 });
 

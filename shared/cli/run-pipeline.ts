@@ -1,7 +1,10 @@
+import { extractorSettings, readConfig } from '../config.ts';
 import type { DandelionError } from '../errors.ts';
-import { createEvent, digestOf, type Event, parseEventData } from '../events.ts';
-import { type PipelineState, readChain, requestType } from '../local/pipeline.ts';
+import { createEvent, digestOf, type Event, parseEventData, type Rejection } from '../events.ts';
+import { type ChainLink, type PipelineState, readChain, requestType } from '../local/pipeline.ts';
 import type { Platform } from '../local/platform.ts';
+import type { Database } from '../stores/database.ts';
+import { listRejections } from '../stores/images.ts';
 import { readChampion, readModel } from '../stores/models.ts';
 import { createProgressView } from './progress.ts';
 import { type Findings, failureOf } from './report.ts';
@@ -30,7 +33,19 @@ export async function runPipeline(
   await platform.broker.publish(request);
   findings.state = await followToEnd(platform, signal);
   findings.chain = await readChain(platform.database, request);
+  findings.rejected = await allRejections(platform.database, findings.chain);
   return failureOf(findings.state, platform.logsDir);
+}
+
+/** Of ingest, whose event names the first ones alone, and of preprocess. */
+async function allRejections(
+  database: Database,
+  chain: readonly ChainLink[],
+): Promise<Rejection[] | undefined> {
+  const ingested = chain.find((link) => link.function === 'ingest')?.run?.result ?? undefined;
+  if (ingested === undefined) return undefined;
+  const { ingestion } = parseEventData(ingested, 'dev.dandelion.images.ingested.v1');
+  return (await listRejections(database, ingestion)).map(({ source, reason }) => ({ source, reason }));
 }
 
 /** The request for these photos; a new one where the model that the last one made is no longer what serves. */
@@ -48,7 +63,7 @@ async function chooseRequest(
 
 /**
  * A request that was worked to its end is answered from the ledger, which is wrong in two cases: a model of other
- * photos was deployed since, or the model's files are gone.
+ * photos or features was deployed since, or the model's files are gone.
  */
 async function whyAnew(
   { database, objects, modelName }: Platform,
@@ -62,7 +77,15 @@ async function whyAnew(
   if (made === undefined || champion === undefined)
     return `the files of ${version} are gone at ${Date.now()}`;
   const serving = await readModel(objects, modelName, champion).catch(() => undefined);
-  return serving?.dataset.version === made.dataset.version ? undefined : `after ${champion}`;
+  const isSame =
+    serving?.dataset.version === made.dataset.version && serving.extractor.id === made.extractor.id;
+  return isSame ? undefined : `after ${champion}`;
+}
+
+/** What makes the features, where it was chosen: other features are another model. */
+function chosenExtractor(): string[] {
+  const { BACKBONE_URI: uri, BACKBONE_PRECISION: precision } = readConfig(extractorSettings);
+  return uri === undefined && precision === undefined ? [] : [uri ?? '', precision ?? ''];
 }
 
 function retrainRequest(
@@ -71,10 +94,11 @@ function retrainRequest(
   productVersion: string,
   occasion = '',
 ): Event {
+  const asked = [source.kind, source.uri, digest, model, String(seed), productVersion, occasion];
   return createEvent({
     type: requestType,
     source: '/dandelion/cli',
-    id: digestOf(source.kind, source.uri, digest, model, String(seed), productVersion, occasion).slice(0, 32),
+    id: digestOf(...asked, ...chosenExtractor()).slice(0, 32),
     subject: model,
     data: { model, source, seed, reason: 'asked for on the command line' },
   });

