@@ -68,8 +68,28 @@ describe('npm run cluster', () => {
     expect(stderr).toContain('What helps: kubectl --namespace dandelion get brokers,triggers');
   });
 
+  it('goes without waiting for functions that wait for the broker that goes, too', async () => {
+    const { status, stdout, calls } = await onCluster('', '--down');
+    expect([status, stdout]).toEqual([0, expect.stringContaining('The namespace dandelion is gone')]);
+    const [end, pods, wait] = calls.filter((call) => !call.includes('version'));
+    expect(end).toMatch(/^kubectl delete namespace dandelion .*--wait=false/);
+    expect(pods).toMatch(/^kubectl delete pods --all --namespace dandelion --grace-period 1 /);
+    expect(wait).toMatch(/^kubectl wait --for delete namespace\/dandelion --timeout/);
+  });
+
+  it('says what helps when the namespace does not go', async () => {
+    const { status, stderr } = await onCluster(
+      'case "$*" in wait*) echo "timed out waiting for the condition" >&2; exit 1;; esac',
+      '--down',
+    );
+    expect([status, stderr]).toEqual([
+      2,
+      expect.stringMatching(/timed out[\s\S]*What helps: kubectl get namespace/),
+    ]);
+  });
+
   /** With a kubectl in front of a cluster that has everything. */
-  async function onCluster(more = '') {
+  async function onCluster(more = '', ...words: string[]) {
     const answers = `
       case "$*" in
         "get customresourcedefinitions"*) echo customresourcedefinition/there; exit 0;;
@@ -79,7 +99,7 @@ describe('npm run cluster', () => {
       case "$*" in get*name) echo one; echo two;; esac
       exit 0`;
     await program('kubectl', answers);
-    const result = cluster('--context', 'current');
+    const result = cluster('--context', 'current', ...words);
     const calls = (await readFile(join(bin, 'calls'), 'utf8')).trim().split('\n');
     return { ...result, calls };
   }
