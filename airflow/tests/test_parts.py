@@ -41,7 +41,8 @@ def test_headers_are_percent_encoded() -> None:
 
 
 def test_headers_hold_booleans_as_cloudevents_writes_them() -> None:
-    headers, _ = to_binary({"id": "1", "source": "/s", "type": "t", "sampled": True, "late": False, "priority": 3})
+    extensions = {"sampled": True, "late": False, "priority": 3}
+    headers, _ = to_binary({"id": "1", "source": "/s", "type": "t", **extensions})
     assert (headers["ce-sampled"], headers["ce-late"], headers["ce-priority"]) == ("true", "false", "3")
 
 

@@ -1,6 +1,7 @@
 import { randomBytes } from 'node:crypto';
 import { z } from 'zod';
 import { DandelionError } from '../../shared/errors.ts';
+import { parseJson } from '../../shared/json.ts';
 import type { Database } from '../../shared/stores/database.ts';
 import { readDataset } from '../../shared/stores/datasets.ts';
 import type { DeploymentSample } from '../../shared/stores/deployment-samples.ts';
@@ -101,7 +102,7 @@ export async function probeRound(
 
 function faultOf(status: number, text: string, canned: CannedRequest, version: string): string | undefined {
   if (status !== 200) return `answered ${status}: ${text.slice(0, 200)}`;
-  const parsed = answer.safeParse(jsonOf(text));
+  const parsed = answer.safeParse(parseJson(text));
   if (!parsed.success) return `answered what is no prediction: ${text.slice(0, 200)}`;
   const { model, probabilities } = parsed.data;
   if (model.version !== version) return `${model.version} answered where ${version} was asked`;
@@ -112,12 +113,4 @@ function faultOf(status: number, text: string, canned: CannedRequest, version: s
     }
   }
   return undefined;
-}
-
-function jsonOf(text: string): unknown {
-  try {
-    return JSON.parse(text);
-  } catch {
-    return undefined;
-  }
 }

@@ -1,5 +1,6 @@
 import { parse } from 'csv-parse/sync';
 import { DandelionError } from '../../shared/errors.ts';
+import { errorCodeOf } from '../../shared/system-errors.ts';
 
 /** A line of the manifest that names a photo. */
 export interface ManifestRow {
@@ -137,8 +138,7 @@ function parseUntilFault(text: Buffer): {
     });
     return { records, fault: undefined };
   } catch (error) {
-    const code = error instanceof Error && 'code' in error ? String(error.code) : '';
-    const fault = faultSentences[code];
+    const fault = faultSentences[errorCodeOf(error)];
     if (fault === undefined) throw error;
     return { records, fault };
   }

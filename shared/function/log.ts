@@ -1,6 +1,7 @@
 import { writeSync } from 'node:fs';
 import { ecsFormat } from '@elastic/ecs-pino-format';
 import { type DestinationStream, type Logger, pino } from 'pino';
+import { hasErrorCode } from '../system-errors.ts';
 
 export interface LoggerOptions {
   /** Becomes `service.name`. */
@@ -56,8 +57,7 @@ function standardOutput(): DestinationStream {
         try {
           rest = rest.subarray(writeSync(descriptor, rest));
         } catch (error) {
-          const isFull = error instanceof Error && 'code' in error && error.code === 'EAGAIN';
-          if (!isFull) dropUntil = Number.POSITIVE_INFINITY;
+          if (!hasErrorCode(error, 'EAGAIN')) dropUntil = Number.POSITIVE_INFINITY;
           else if (Date.now() - startedAt > FULL_PIPE_PATIENCE_MS) dropUntil = Date.now() + FULL_PIPE_REST_MS;
           if (dropUntil > startedAt) return;
           Atomics.wait(pauseCell, 0, 0, FULL_PIPE_PAUSE_MS);

@@ -2,6 +2,7 @@ import Fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest }
 import type { Logger } from 'pino';
 import type { Environment } from '../config.ts';
 import { DandelionError } from '../errors.ts';
+import { hasErrorCode } from '../system-errors.ts';
 import { settlesWithin } from './abort.ts';
 import { stepLimitMs } from './attempt.ts';
 import { callOf, logCall, sendProblem } from './call.ts';
@@ -124,8 +125,7 @@ async function listen(app: FastifyInstance, runtime: Runtime): Promise<{ port: n
   try {
     await app.listen({ host, port: PORT });
   } catch (error) {
-    const taken = error instanceof Error && 'code' in error && error.code === 'EADDRINUSE';
-    if (!taken) throw error;
+    if (!hasErrorCode(error, 'EADDRINUSE')) throw error;
     throw new DandelionError(
       'port-in-use',
       `Port ${PORT} is taken: stop the program that has it, or set PORT to another one.`,

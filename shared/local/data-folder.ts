@@ -1,6 +1,7 @@
 import { mkdir, rm, stat, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { DandelionError } from '../errors.ts';
+import { hasErrorCode } from '../system-errors.ts';
 
 /**
  * Makes the data folder if it is not there, and proves that it can be written to.
@@ -30,8 +31,7 @@ async function makeFolder(path: string): Promise<void> {
   try {
     await mkdir(path);
   } catch (error) {
-    const code = error instanceof Error && 'code' in error ? error.code : undefined;
-    if (code === 'ENOENT' && dirname(path) !== path) {
+    if (hasErrorCode(error, 'ENOENT') && dirname(path) !== path) {
       await makeFolder(dirname(path));
       await mkdir(path);
       return;

@@ -5,6 +5,7 @@ import { connect, createServer } from 'node:net';
 import { join } from 'node:path';
 import { z } from 'zod';
 import { DandelionError } from '../errors.ts';
+import { hasErrorCode } from '../system-errors.ts';
 
 /** A folder that is this process's alone until released, or until the process ends however it ends. */
 export interface FolderLock {
@@ -60,7 +61,7 @@ async function place(draft: string, path: string, folder: string, what: string):
       // A link appears with its content, so no reader sees a half-written lock.
       return await link(draft, path);
     } catch (error) {
-      if (!(error instanceof Error && 'code' in error && error.code === 'EEXIST')) throw error;
+      if (!hasErrorCode(error, 'EEXIST')) throw error;
     }
     const found = await readHolder(path);
     if (found !== undefined && (await answers(found))) {

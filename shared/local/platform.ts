@@ -12,6 +12,7 @@ import { openMlflowClient } from '../stores/mlflow-client.ts';
 import { type ObjectStore, openObjects } from '../stores/objects.ts';
 import { releaseEveryLease } from '../stores/steps.ts';
 import { mlflowPage } from '../stores/tracking-mlflow.ts';
+import { hasErrorCode } from '../system-errors.ts';
 import type { Broker } from './broker.ts';
 import { makeDataDir } from './data-folder.ts';
 import { lockFolder } from './lock.ts';
@@ -225,7 +226,7 @@ async function checkPort(port: number, host: string): Promise<void> {
   try {
     await once(server, 'listening');
   } catch (error) {
-    if (!(error instanceof Error && 'code' in error && error.code === 'EADDRINUSE')) return;
+    if (!hasErrorCode(error, 'EADDRINUSE')) return;
     throw new DandelionError(
       'port-in-use',
       `Port ${port} is taken by another program: stop it or use --port N.`,

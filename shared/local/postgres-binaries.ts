@@ -4,6 +4,7 @@ import { dirname, join, relative } from 'node:path';
 import { promisify } from 'node:util';
 import { z } from 'zod';
 import { DandelionError } from '../errors.ts';
+import { hasErrorCode } from '../system-errors.ts';
 
 const run = promisify(execFile);
 
@@ -63,7 +64,7 @@ export async function restoreSymlinks(packageRoot: string): Promise<void> {
     try {
       await symlink(relative(dirname(link), join(packageRoot, source)), link);
     } catch (error) {
-      if (!(error instanceof Error && 'code' in error && error.code === 'EEXIST')) throw error;
+      if (!hasErrorCode(error, 'EEXIST')) throw error;
     }
   }
 }

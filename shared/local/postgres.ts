@@ -7,6 +7,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import type { Logger } from 'pino';
 import postgres from 'postgres';
 import { DandelionError } from '../errors.ts';
+import { hasErrorCode } from '../system-errors.ts';
 import { type FolderLock, lockFolder } from './lock.ts';
 import { chooseLauncher, findBinaries, majorVersion, runProgram } from './postgres-binaries.ts';
 import { type Installation, launch, user } from './postgres-server.ts';
@@ -192,7 +193,7 @@ function isAlive(processId: number): boolean {
     process.kill(processId, 0);
     return true;
   } catch (error) {
-    return error instanceof Error && 'code' in error && error.code === 'EPERM';
+    return hasErrorCode(error, 'EPERM');
   }
 }
 

@@ -1,6 +1,7 @@
 import { z } from 'zod';
 import type { AirflowSettings } from '../config.ts';
 import { DandelionError } from '../errors.ts';
+import { parseJson } from '../json.ts';
 
 /** An event of an asset: it starts the DAGs that are scheduled by it. */
 export interface AssetEvent {
@@ -127,13 +128,5 @@ async function send(server: Server, path: string, body: unknown): Promise<{ stat
       `${server.place} does not answer (${inner.message || inner.name}); try again in a moment, or check AIRFLOW_URL.`,
       { cause: thrown, retryAfterMs: 2000 },
     );
-  }
-}
-
-function parseJson(text: string): unknown {
-  try {
-    return JSON.parse(text);
-  } catch {
-    return undefined;
   }
 }

@@ -3,6 +3,7 @@ import { link, mkdir, readdir, readFile, rm, stat, truncate, utimes, writeFile }
 import { hostname } from 'node:os';
 import { basename, dirname } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { hasErrorCode } from '../system-errors.ts';
 
 /** Whoever holds a lock does so for a few writes; one this old was left by a process that is gone. */
 const STALE_AFTER_MS = 10_000;
@@ -64,7 +65,7 @@ async function place(draft: string, file: string): Promise<boolean> {
     await link(draft, file);
     return true;
   } catch (error) {
-    if (error instanceof Error && 'code' in error && error.code === 'EEXIST') return false;
+    if (hasErrorCode(error, 'EEXIST')) return false;
     throw error;
   }
 }
@@ -85,6 +86,6 @@ function mayBeAlive(holder: string): boolean {
     process.kill(Number(processId), 0);
     return true;
   } catch (error) {
-    return error instanceof Error && 'code' in error && error.code === 'EPERM';
+    return hasErrorCode(error, 'EPERM');
   }
 }

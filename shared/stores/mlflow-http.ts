@@ -3,6 +3,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { z } from 'zod';
 import type { TrackingSettings } from '../config.ts';
 import { DandelionError } from '../errors.ts';
+import { parseJson } from '../json.ts';
 import { certificateFault } from './certificates.ts';
 
 /** Bytes at once, or a stream that can be opened again when the first try is cut off. */
@@ -239,14 +240,6 @@ function notMlflow(server: Server, why: string): DandelionError {
     'bad-config',
     `What answers at ${server.url} is no MLflow server that this version knows (${why}). Check MLFLOW_TRACKING_URI.`,
   );
-}
-
-function parseJson(text: string): unknown {
-  try {
-    return JSON.parse(text);
-  } catch {
-    return undefined;
-  }
 }
 
 /** An HTML page as the words on it. */

@@ -3,6 +3,7 @@ import { mkdir, open, readdir, readFile, rename, rm, stat, writeFile } from 'nod
 import { dirname, join, relative, sep } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { DandelionError } from '../errors.ts';
+import { hasErrorCode } from '../system-errors.ts';
 import { lockFile } from './file-lock.ts';
 import { checkKey, objectMissing } from './object-keys.ts';
 import { measure } from './object-streams.ts';
@@ -185,7 +186,7 @@ async function* walk(root: string, directory: string): AsyncIterable<string> {
 
 /** True as well where what should be a folder is a file: a bucket would just have no such object. */
 function isMissing(error: unknown): boolean {
-  return error instanceof Error && 'code' in error && (error.code === 'ENOENT' || error.code === 'ENOTDIR');
+  return hasErrorCode(error, 'ENOENT', 'ENOTDIR');
 }
 
 function storeTrouble(where: string, cause: unknown): DandelionError {

@@ -1,5 +1,6 @@
 import postgres from 'postgres';
 import { DandelionError, type ErrorCode } from '../errors.ts';
+import { errorCodeOf } from '../system-errors.ts';
 import { certificateFault } from './certificates.ts';
 import type { Database } from './database.ts';
 
@@ -22,7 +23,7 @@ export async function query<Result>(db: Database, run: () => PromiseLike<Result>
 export function nameOutage(error: unknown, db: Database): unknown {
   const isOurs =
     error instanceof postgres.PostgresError ||
-    (error instanceof Error && 'code' in error && String(error.code).startsWith('CONNECT')) ||
+    errorCodeOf(error).startsWith('CONNECT') ||
     // The driver hangs the query on what its socket throws.
     (error instanceof Error && 'query' in error && 'parameters' in error) ||
     (error instanceof Error && 'port' in error && db.options.port.includes(Number(error.port)));
@@ -41,7 +42,7 @@ export function isDatabaseOutage(error: unknown): error is DandelionError {
 export function asOutage(error: unknown, db: Database): DandelionError | undefined {
   const { host, port, database, user } = db.options;
   const place = `PostgreSQL at ${host.map((name, index) => `${name}:${port[index]}`).join()}/${database}`;
-  const state = error instanceof Error && 'code' in error ? String(error.code) : '';
+  const state = errorCodeOf(error);
   const because = error instanceof Error ? error.message : String(error);
   const outage = (code: ErrorCode, sentence: string) =>
     new DandelionError(code, `${place} ${sentence}`, { cause: error, retryAfterMs: 2000 });

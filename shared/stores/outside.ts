@@ -6,6 +6,7 @@ import { createBrotliDecompress, createGunzip, createInflate } from 'node:zlib';
 import { type Dispatcher, request } from 'undici';
 import { DandelionError } from '../errors.ts';
 import { agentFor, refused } from './outside-connection.ts';
+import { describeTrouble, firstOf, statusError, timeoutError, tooLarge } from './outside-trouble.ts';
 
 /** What a fetch of an outside URL is allowed to do. */
 export interface OutsideOptions {
@@ -228,76 +229,4 @@ async function collect(body: AsyncIterable<Uint8Array>, lengthHint: number): Pro
 function discard(response: Dispatcher.ResponseData): void {
   response.body.on('error', () => {});
   response.body.destroy();
-}
-
-function tooLarge(maxBytes: number): DandelionError {
-  return new DandelionError('image-too-large', `The file is larger than the limit of ${maxBytes} bytes.`);
-}
-
-function timeoutError(timeoutMs: number): DandelionError {
-  return new DandelionError('download-timeout', `The download took longer than ${timeoutMs / 1000} s.`);
-}
-
-const statusTexts: Record<number, string> = {
-  401: 'Unauthorized',
-  403: 'Forbidden',
-  404: 'Not Found',
-  410: 'Gone',
-  429: 'Too Many Requests',
-  500: 'Internal Server Error',
-  502: 'Bad Gateway',
-  503: 'Service Unavailable',
-  504: 'Gateway Timeout',
-};
-
-function statusError(response: Dispatcher.ResponseData): DandelionError {
-  const { statusCode, headers } = response;
-  const text = statusTexts[statusCode];
-  const name = text === undefined ? statusCode : `${statusCode} (${text})`;
-  const retryAfterMs = parseRetryAfter(firstOf(headers['retry-after']));
-  return new DandelionError('download-failed', `The server answered ${name}.`, {
-    extra: { httpStatus: statusCode, ...(retryAfterMs === undefined ? {} : { retryAfterMs }) },
-  });
-}
-
-/** Seconds or an HTTP date (RFC 9110, 10.2.3), as milliseconds from now. */
-function parseRetryAfter(value: string | undefined): number | undefined {
-  if (value === undefined) return undefined;
-  if (/^\d+$/.test(value.trim())) return Number(value) * 1000;
-  const at = Date.parse(value);
-  return Number.isNaN(at) ? undefined : Math.max(0, at - Date.now());
-}
-
-function describeTrouble(error: unknown, url: string): DandelionError {
-  if (error instanceof DandelionError) return error;
-  const host = URL.canParse(url) ? new URL(url).host : url;
-  const code = error instanceof Error && 'code' in error ? String(error.code) : '';
-  const message = error instanceof Error ? error.message : String(error);
-  if (code === 'UND_ERR_CONNECT_TIMEOUT' || code === 'ETIMEDOUT') {
-    return new DandelionError('download-timeout', `${host} did not accept a connection in time.`, {
-      cause: error,
-    });
-  }
-  const permanent = code.includes('CERT') || code.includes('TLS') || code.startsWith('ERR_SSL');
-  const sentence = permanent
-    ? `The TLS connection to ${host} cannot be trusted (${message}).`
-    : (networkSentences[code]?.(host) ?? `The connection to ${host} failed (${message || code}).`);
-  return new DandelionError('download-failed', sentence, {
-    cause: error,
-    extra: permanent ? { permanent } : {},
-  });
-}
-
-const networkSentences: Record<string, (host: string) => string> = {
-  ENOTFOUND: (host) => `The host name ${host} does not exist.`,
-  EAI_AGAIN: (host) => `The host name ${host} cannot be looked up at the moment.`,
-  ECONNREFUSED: (host) => `${host} refused the connection.`,
-  ECONNRESET: (host) => `${host} broke the connection off.`,
-  UND_ERR_SOCKET: (host) => `${host} broke the connection off.`,
-  ENETUNREACH: (host) => `The network of ${host} cannot be reached.`,
-  EHOSTUNREACH: (host) => `${host} cannot be reached.`,
-};
-
-function firstOf(value: string | string[] | undefined): string | undefined {
-  return Array.isArray(value) ? value[0] : value;
 }

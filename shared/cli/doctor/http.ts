@@ -1,4 +1,5 @@
 import { DandelionError } from '../../errors.ts';
+import { parseJson } from '../../json.ts';
 import { certificateFault } from '../../stores/certificates.ts';
 import { timed } from './check.ts';
 
@@ -58,12 +59,7 @@ export async function ask(
 
 /** A member of a JSON answer, by its path; undefined where it is missing or no text. */
 export function textAt(json: string, ...path: string[]): string | undefined {
-  let value: unknown;
-  try {
-    value = JSON.parse(json);
-  } catch {
-    return undefined;
-  }
+  let value = parseJson(json);
   for (const name of path) {
     if (typeof value !== 'object' || value === null) return undefined;
     value = (value as Record<string, unknown>)[name];
