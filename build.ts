@@ -9,7 +9,7 @@ import { existsSync } from 'node:fs';
 import { chmod, cp, mkdir, readdir, readFile, rename, rm, symlink, writeFile } from 'node:fs/promises';
 import { basename, dirname, join, relative } from 'node:path';
 import { parseArgs } from 'node:util';
-import { build, type Metafile, type Plugin } from 'esbuild';
+import { build, type Metafile } from 'esbuild';
 import { billOfMaterials, packagePathOf } from './shared/cli/build/bill-of-materials.ts';
 import { readLock } from './shared/cli/build/lock.ts';
 import {
@@ -25,6 +25,7 @@ import {
   isOwn,
   ownPlatform,
 } from './shared/cli/build/platform.ts';
+import { namedOnDemand, optionalPackages, requiredHttp, shakableAws } from './shared/cli/build/plugins.ts';
 
 const root = import.meta.dirname;
 const { platform: wanted } = parseArgs({ options: { platform: { type: 'string' } } }).values;
@@ -32,63 +33,6 @@ const platform = wanted === undefined ? ownPlatform : containerPlatform(wanted);
 const dist = bundlesOf(join(root, 'dist'), platform);
 /** Which result leads to which function, as monitor needs to know too. */
 const eventing = join(root, 'knative/base/eventing');
-
-/** Found by dynamic import where someone installed it; never required, so never in a bundle. */
-const optionalPackages = ['@tensorflow/tfjs-node'];
-
-/**
- * The AWS SDK names CommonJS files first, of which all commands of S3 would go into a bundle. Its ES modules leave out
- * what nobody imports: a third of the time to load them.
- */
-const shakableAws: Plugin = {
-  name: 'shakable-aws',
-  setup({ onResolve, resolve }) {
-    onResolve({ filter: /^@(aws-sdk|smithy)\// }, async ({ path, pluginData, ...place }) => {
-      if (pluginData === shakableAws) return undefined;
-      const found = await resolve(path, { ...place, pluginData: shakableAws });
-      const shakable = found.path.replace('/dist-cjs/', '/dist-es/');
-      return existsSync(shakable) ? { ...found, path: shakable } : found;
-    });
-  },
-};
-
-/**
- * In a bundle that is split, a CommonJS package that is imported on demand has no named exports. So it gets a module of
- * its own that names them, as Node itself does.
- */
-const namedOnDemand: Plugin = {
-  name: 'named-on-demand',
-  setup({ onResolve, onLoad }) {
-    const namespace = 'on-demand';
-    const external = [...Object.keys(nativePackages), ...optionalPackages];
-    onResolve({ filter: /^[@a-z]/ }, ({ path, kind, importer }) => {
-      if (kind !== 'dynamic-import' || importer.includes('node_modules')) return undefined;
-      const isLeft = external.includes(path) || /^(node:|@aws-sdk\/)/.test(path);
-      return isLeft ? undefined : { path, namespace };
-    });
-    onLoad({ filter: /.*/, namespace }, async ({ path }) => {
-      const names = Object.keys(await import(path)).filter((name) => /^[\w$]+$/.test(name));
-      return { contents: `export { ${names.join(', ')} } from ${JSON.stringify(path)};`, resolveDir: root };
-    });
-  },
-};
-
-/**
- * An ES module's import of node:http reads all of its properties and so loads undici, behind its WebSocket: 12 ms of each
- * start. Who requires it gets it as it is.
- */
-const requiredHttp: Plugin = {
-  name: 'required-http',
-  setup({ onResolve, onLoad }) {
-    const namespace = 'required';
-    onResolve({ filter: /^(node:)?http$/ }, ({ kind }) =>
-      kind === 'import-statement' ? { path: 'node:http', namespace } : undefined,
-    );
-    onLoad({ filter: /.*/, namespace }, ({ path }) => ({
-      contents: `module.exports = process.getBuiltinModule(${JSON.stringify(path)});`,
-    }));
-  },
-};
 
 /**
  * What `node index.mjs` runs: the bundle, from V8's compiled code where there is some that fits this Node

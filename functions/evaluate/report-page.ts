@@ -1,3 +1,4 @@
+import { percent } from '../../shared/percent.ts';
 import { heading, htmlPage, htmlTable, paragraph } from '../../shared/vision/html-page.ts';
 import { calibrationPicture, confusionPicture, rocPicture } from '../../shared/vision/pictures.ts';
 import type { TestReport } from './report.ts';
@@ -82,10 +83,6 @@ function pairedPart({ paired }: TestReport): string {
     ),
     paragraph(`Right where the champion is wrong on ${won} photos, the other way about on ${lost}.`),
   ].join('\n');
-}
-
-function percent(share: number): string {
-  return `${(share * 100).toFixed(1)} %`;
 }
 
 function between([low, high]: readonly [number, number], format: (value: number) => string): string {

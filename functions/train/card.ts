@@ -1,6 +1,5 @@
+import { percent } from '../../shared/percent.ts';
 import type { ModelRecord } from '../../shared/stores/models.ts';
-
-const percent = (rate: number) => `${(rate * 100).toFixed(1)} %`;
 
 /** A model card (Mitchell et al. 2019, https://arxiv.org/abs/1810.03993) in Markdown. */
 export function modelCard(model: Omit<ModelRecord, 'files'>): string {

@@ -5,6 +5,7 @@ import { writeFile } from 'node:fs/promises';
 import { parseArgs } from 'node:util';
 import { z } from 'zod';
 import { DandelionError, toDandelionError } from '../errors.ts';
+import { percent } from '../percent.ts';
 import { askFunction, askJson } from './ask.ts';
 
 const usage = `npm run feedback                              what waits for a review, the earliest first
@@ -55,7 +56,6 @@ const options = {
 } as const;
 
 const say = (text: string): void => void process.stdout.write(`${text}\n`);
-const percent = (share: number): string => `${(share * 100).toFixed(1)} %`;
 
 function line({ id, client, model, version, predicted, label, photo, logged, givenAt }: Item): string {
   const said = label === predicted ? 'right' : `wrong: ${label ?? 'none of the classes'}`;

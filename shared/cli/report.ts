@@ -4,6 +4,7 @@ import { dirname } from 'node:path';
 import { DandelionError, describeCode, type ErrorCode, toDandelionError } from '../errors.ts';
 import { type MetricsSummary, parseEventData, type Rejection } from '../events.ts';
 import { type ChainLink, type PipelineState, pipelineFunctions, rejectionType } from '../local/pipeline.ts';
+import { percent } from '../percent.ts';
 import type { EvaluationRecord, ModelRecord } from '../stores/models.ts';
 import { CLASSICAL_EXTRACTOR } from '../vision/classical.ts';
 import { durationMsOf, formatDuration } from './progress.ts';
@@ -204,10 +205,6 @@ function describeMetrics(metrics: MetricsSummary): string[] {
       row(label, [percent(precision), percent(recall), percent(f1), String(support)]),
     ),
   ];
-}
-
-function percent(share: number): string {
-  return `${(share * 100).toFixed(1)} %`;
 }
 
 /** What went wrong in the pipeline, with the place to look further. */

@@ -9,6 +9,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
 import { DandelionError, toDandelionError } from '../errors.ts';
 import { type Platform, startPlatform } from '../local/platform.ts';
+import { percent } from '../percent.ts';
 import { type DriftCheck, listDriftChecks } from '../stores/drift-checks.ts';
 import { readChampion } from '../stores/models.ts';
 import { exitCodeOf, type Findings } from './report.ts';
@@ -226,10 +227,6 @@ function createTimeline(): (sentence: string) => void {
     const seconds = (performance.now() - startedAt) / 1000;
     process.stdout.write(`${seconds.toFixed(1).padStart(7)} s  ${sentence}\n`);
   };
-}
-
-function percent(share: number): string {
-  return `${(share * 100).toFixed(1)} %`;
 }
 
 function readOptions(words: string[]): StoryOptions | 'help' {

@@ -1,6 +1,6 @@
 import postgres from 'postgres';
 import { afterAll, beforeAll, expect, it } from 'vitest';
-import { beginDeployment, readDeployment } from './deployments.ts';
+import { advanceDeployment, beginDeployment, readDeployment, releaseDeployment } from './deployments.ts';
 import { type TestDatabase, testDatabase } from './testing.ts';
 
 let database: TestDatabase;
@@ -38,4 +38,20 @@ it('lets a deployment that was held up until its lease had passed on change noth
   expect(await slow).toMatchObject({ code: 'lease-lost' });
   expect(await readDeployment(db, 'next')).toMatchObject({ phase: 'canary' });
   expect(await readDeployment(db, 'slow')).toBeUndefined();
+});
+
+it('lets a deployment wait for one that moves traffic, and a rollback take its place', async () => {
+  const { db } = database;
+  const { deployment, lease } = await beginDeployment(db, { ...wanted('first'), model: 'busy' });
+  await advanceDeployment(db, lease, deployment, { phase: 'canary' });
+  await releaseDeployment(db, lease);
+  const second = beginDeployment(db, { ...wanted('second'), model: 'busy' });
+  await expect(second).rejects.toMatchObject({
+    code: 'deploy-busy',
+    message: expect.stringContaining('v1 (phase canary)'),
+  });
+  await beginDeployment(db, { ...wanted('back'), model: 'busy', kind: 'rollback' });
+  expect(await readDeployment(db, 'first')).toMatchObject({ phase: 'superseded' });
+  const late = advanceDeployment(db, lease, deployment, { phase: 'champion' });
+  await expect(late).rejects.toMatchObject({ code: 'lease-lost' });
 });
