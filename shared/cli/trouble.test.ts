@@ -172,6 +172,16 @@ test('a model that the gate refuses ends with 3', async () => {
   );
 });
 
+test('a wrong setting of one function ends with 2 when its turn comes, and names it', async () => {
+  const sentence =
+    /evaluate did not start: [^:]*: evaluate cannot start: [^:]*: GATE_MIN_ACCURACY: [^.]*1\. Its log/;
+  await expectRefusal(
+    ['--images', photos()],
+    { exit: 2, code: 'bad-config', sentence },
+    { GATE_MIN_ACCURACY: '1.01' },
+  );
+});
+
 describe('a machine that is set up wrong ends with 2 before anything starts', () => {
   test('a database that does not answer; its password stays secret', async () => {
     const url = 'postgres://dandelion:hunter2@127.0.0.1:9/flowers';

@@ -150,19 +150,23 @@ describe('a start that fails', () => {
   });
 
   it.each([
-    ['a durable step without its ledger', 'step', { DATABASE_URL: '' }, 'DATABASE_URL'],
+    ['a durable step without its ledger', 'step', { DATABASE_URL: '' }, 'DATABASE_URL', 2],
     [
       'a ledger that does not answer',
       'step',
       { DATABASE_URL: 'postgres://x@127.0.0.1:1/x' },
       'database-unavailable',
+      1,
     ],
-    ['a wrong setting', 'slow', { PORT: 'http' }, 'PORT'],
-    ['other machines let in without a token', 'slow', { HOST: '0.0.0.0' }, 'DANDELION_TOKEN'],
-  ])('ends with 1 and says why: %s', async (_name, name, env, words) => {
-    const { ended, log } = launch(name, env);
-    expect(await ended).toBe(1);
-    expect(log()).toContain(words);
-    expect(log()).toContain('"log.level":"fatal"');
-  });
+    ['a wrong setting', 'slow', { PORT: 'http' }, 'PORT', 2],
+    ['other machines let in without a token', 'slow', { HOST: '0.0.0.0' }, 'DANDELION_TOKEN', 2],
+  ])(
+    'tells a parent whether its settings are wrong, and says why: %s',
+    async (_name, name, env, words, code) => {
+      const { ended, log } = launch(name, env);
+      expect(await ended).toBe(code);
+      expect(log()).toContain(words);
+      expect(log()).toContain('"log.level":"fatal"');
+    },
+  );
 });

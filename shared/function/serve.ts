@@ -5,7 +5,7 @@ import { endComputations } from './compute.ts';
 import { jobSettings, runJob } from './job.ts';
 import { createLogger } from './log.ts';
 import { createFunctionServer, type FunctionServer } from './server.ts';
-import { startupSettings } from './settings.ts';
+import { BAD_CONFIG_EXIT, startupSettings } from './settings.ts';
 import { openTelemetry, type Telemetry } from './telemetry.ts';
 import type { FunctionModule } from './types.ts';
 
@@ -17,7 +17,8 @@ const LAST_WORDS_MS = 1000;
  * The entry of a function's process: settings from the environment, a server, `init`, and a stop that loses nothing.
  *
  * It stops on SIGTERM, on SIGINT, and when the parent that started it with an IPC channel is gone; it ends with 0
- * then, and with 1 when it cannot start or meets an error that nobody caught. A parent hears
+ * then, with {@link BAD_CONFIG_EXIT} when its settings are wrong, and with 1 when it cannot
+ * start otherwise or meets an error that nobody caught. A parent hears
  * `{ listening: { port } }` as soon as probes are answered. Where a JobSink left an event, it works on that one alone and
  * ends with the exit code of {@link runJob}.
  */
@@ -33,8 +34,9 @@ export async function serveFunction(name: string, module: FunctionModule): Promi
       { err: error.cause instanceof Error ? error.cause : error, 'error.code': error.code },
       message,
     );
-    if (telemetry === undefined) process.exit(1);
-    void telemetry.close(AbortSignal.timeout(LAST_WORDS_MS)).finally(() => process.exit(1));
+    const exitCode = error.code === 'bad-config' ? BAD_CONFIG_EXIT : 1;
+    if (telemetry === undefined) process.exit(exitCode);
+    void telemetry.close(AbortSignal.timeout(LAST_WORDS_MS)).finally(() => process.exit(exitCode));
   };
   process.on('uncaughtException', fail('an error nobody caught'));
   process.on('unhandledRejection', fail('a rejection nobody caught'));

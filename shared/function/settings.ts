@@ -95,6 +95,9 @@ const schema = z.object({
   HEADERS_TIMEOUT_MS: count(100).default(10_000),
   REQUEST_TIMEOUT_MS: count(100).default(60_000),
 });
+/** How a function's process ends that could not start with the settings it was given. */
+export const BAD_CONFIG_EXIT = 2;
+
 /** What a process needs before it can say anything. */
 export const startupSettings = schema.pick({ LOG_LEVEL: true, INSTANCE_ID: true });
 export type RuntimeSettings = z.infer<typeof schema> & {

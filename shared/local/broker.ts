@@ -123,7 +123,9 @@ export function createBroker(options: BrokerOptions): Broker {
       const { url, release } = await processes.acquire(target.function);
       return await deliver(event, url, { token, path: target.path }).finally(release);
     } catch (error) {
-      const { retryAfterMs } = toDandelionError(error);
+      const { retryAfterMs, code } = toDandelionError(error);
+      // It starts no better before somebody has changed its settings.
+      if (code === 'bad-config') return { kind: 'refused', problem: toProblem(error) };
       return { kind: 'failed', problem: toProblem(error), retryAfterMs };
     }
   };

@@ -6,7 +6,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { request } from 'undici';
 import { z } from 'zod';
 import { DandelionError } from '../errors.ts';
-import { processEnvironment } from '../function/settings.ts';
+import { BAD_CONFIG_EXIT, processEnvironment } from '../function/settings.ts';
 import type { LogFile } from './log-file.ts';
 
 /** A process of a function that works on one event and ends with it. */
@@ -53,7 +53,8 @@ const keptLines = 30;
 /**
  * Starts a function's bundle on a port of its own and waits until it says it is ready.
  *
- * @throws DandelionError `upstream-unavailable` with the process's last error lines when it ends or is not ready in time
+ * @throws DandelionError `upstream-unavailable` with the process's last error lines when it ends or is not ready in time;
+ *   `bad-config` when its settings are why
  */
 export async function startFunctionProcess(
   options: FunctionProcessOptions & { startTimeoutMs: number },
@@ -65,10 +66,10 @@ export async function startFunctionProcess(
   } catch (error) {
     await started.stop(1000);
     const why = error instanceof Error ? error.message : String(error);
-    const words = (await started.ended).lastWords;
+    const { code, lastWords: words } = await started.ended;
     throw new DandelionError(
-      'upstream-unavailable',
-      `The function ${options.name} did not start: ${why}${words === '' ? '' : `: ${words}`}. Its log is ${options.log.path}`,
+      code === BAD_CONFIG_EXIT ? 'bad-config' : 'upstream-unavailable',
+      `The function ${options.name} did not start: ${why}${words === '' ? '' : `: ${words.replace(/\.$/, '')}`}. Its log is ${options.log.path}`,
       { cause: error, retryAfterMs: 1000, extra: { function: options.name } },
     );
   }
@@ -188,13 +189,10 @@ function lastErrors(lines: string[]): string {
   const parsed = lines.map((line) => ({ line, record: parseLogLine(line) }));
   const errors = parsed.flatMap(({ record }) => {
     if (record === undefined || !['error', 'fatal'].includes(record['log.level'])) return [];
-    return [[record.message, record.error?.message].filter((text) => text !== undefined && text !== '')];
+    const { message, error: { message: cause = '' } = {} } = record;
+    return [message.includes(cause) ? message : `${message}: ${cause}`];
   });
-  if (errors.length > 0)
-    return errors
-      .slice(-2)
-      .map((texts) => [...new Set(texts)].join(': '))
-      .join('; ');
+  if (errors.length > 0) return errors.slice(-2).join('; ');
   const plain = parsed.filter(({ record }) => record === undefined).map(({ line }) => line.trim());
   // An uncaught error prints its stack: the lines that say what happened are those without "at".
   const telling = plain.filter(
