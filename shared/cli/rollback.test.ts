@@ -1,5 +1,7 @@
 import { execFile } from 'node:child_process';
+import { once } from 'node:events';
 import { mkdtemp, rm } from 'node:fs/promises';
+import { createServer } from 'node:http';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
@@ -79,4 +81,21 @@ it('says what cannot be: a version that is not there, one that is none, an unkno
   expect(await rollBack('--back')).toEqual({ code: 2, output: expect.stringContaining('--to VERSION') });
   const nobody = await rollBack('--url', 'http://127.0.0.1:9');
   expect(nobody).toEqual({ code: 1, output: expect.stringContaining('npm start') });
+});
+
+it('ends with 1 where deploy fails, so that a script tries again, and with 2 where it refuses', async () => {
+  let status = 503;
+  const failing = createServer((request, response) => {
+    request.resume();
+    response.writeHead(status, { 'content-type': 'application/problem+json' });
+    response.end(JSON.stringify({ code: 'some-code', detail: 'Not now.' }));
+  }).listen(0, '127.0.0.1');
+  await once(failing, 'listening');
+  const address = failing.address();
+  const url = `http://127.0.0.1:${typeof address === 'object' ? address?.port : 0}`;
+  expect(await rollBack('--url', url)).toEqual({ code: 1, output: 'Not now.\n' });
+  status = 422;
+  expect(await rollBack('--url', url)).toEqual({ code: 2, output: 'Not now.\n' });
+  failing.closeAllConnections();
+  failing.close();
 });

@@ -101,7 +101,7 @@ async function ask(url: string, headers: Record<string, string>, body?: Uint8Arr
 async function refusal(response: Response): Promise<DandelionError> {
   const told = problem.safeParse(await response.json().catch(() => undefined));
   const why = told.success ? told.data.detail : `${response.url} answered ${response.status}.`;
-  return new DandelionError('bad-request', why);
+  return new DandelionError(response.status >= 500 ? 'upstream-unavailable' : 'bad-request', why);
 }
 
 /** Sends the request to the cluster's broker and waits until the traffic has moved. */
