@@ -73,6 +73,9 @@ interface Stores {
 const MOST_PHOTOS = 2000;
 const MOST_LISTED = 50;
 
+/**
+ * Makes the watch of one process. Several may look at the same model: the database lets one of them check.
+ */
 export function createDriftWatch({ db, objects, sink }: Stores, settings: MonitorSettings): DriftWatch {
   /**
    * Different photos since the last check, by model: a client that asks about one again and again starts none. Of what came

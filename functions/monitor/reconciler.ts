@@ -19,6 +19,11 @@ const LEASE_MS = 30_000;
 /** Laid beside the bundle when it is built. */
 const shippedTriggers = join(import.meta.dirname, 'eventing');
 
+/**
+ * Makes the reconciler on a ledger and a broker.
+ *
+ * @param sink the broker; without one every `reconcile` throws DandelionError `bad-config`
+ */
 export function createReconciler(
   db: Database,
   sink: Sink | undefined,

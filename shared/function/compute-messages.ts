@@ -38,11 +38,13 @@ export type FromWorker =
   /** One line as pino wrote it, to be written by the main thread with its own fields. */
   | { kind: 'log'; line: string };
 
+/** An error as a message between threads can hold it, with its code and cause. */
 export function packError(thrown: unknown): ErrorMessage {
   const { code, message, retryAfterMs, extra, cause } = toDandelionError(thrown);
   return { code, message, retryAfterMs, extra, cause: cause instanceof Error ? packCause(cause) : undefined };
 }
 
+/** The error as it was before {@link packError}. */
 export function unpackError(packed: ErrorMessage): DandelionError {
   const { code, message, retryAfterMs, extra } = packed;
   return new DandelionError(code, message, { retryAfterMs, extra, cause: unpackCause(packed.cause) });

@@ -29,6 +29,7 @@ export interface Limits {
 const MONITOR_RESOLUTION_MS = 10;
 const DEFAULT_MAX_IN_FLIGHT = 64;
 
+/** @param maxInFlight places for requests and attempts together; `take` alone may go beyond */
 export function createLimits(
   settings: Pick<RuntimeSettings, 'EVENT_LOOP_DELAY_LIMIT_MS' | 'EVENT_LOOP_SAMPLE_MS'>,
   maxInFlight = DEFAULT_MAX_IN_FLIGHT,

@@ -59,6 +59,7 @@ export interface Broker {
   stop(): Promise<void>;
 }
 
+/** Makes the broker of a platform; nothing is on its way until something is published or resumed. */
 export function createBroker(options: BrokerOptions): Broker {
   const { triggers, processes, journal, logger, token, longestWaitMs = 5000 } = options;
   const accepted = createListeners<Event>();

@@ -27,6 +27,7 @@ export interface JobProcesses {
   stop(): Promise<void>;
 }
 
+/** Runs the functions that are built in `distDir`; what they write goes to a log file of their name. */
 export function openJobProcesses(options: JobProcessesOptions): JobProcesses {
   const { distDir, logsDir, env, logger, db, graceMs } = options;
   const underWay = new Set<JobProcess>();

@@ -80,6 +80,7 @@ const longestBackOffMs = 10_000;
 /** A process that lived this long was well: its crash is a new story. */
 const wellAfterMs = 30_000;
 
+/** Runs the functions that are built in `distDir`; none is started before it is acquired. */
 export function openProcesses(options: ProcessesOptions): Processes {
   const { distDir, logsDir, env, logger, db } = options;
   const { idleTimeoutMs = 60_000, graceMs = 30_000, startTimeoutMs = 60_000 } = options;

@@ -6,7 +6,8 @@ const untrusted = /^(CERT_|ERR_TLS_|DEPTH_ZERO_SELF_SIGNED_CERT|SELF_SIGNED_CERT
 /**
  * Says what is wrong with a server's certificate, and the cure.
  *
- * @param code of the error that the connection ended with; @param why its message
+ * @param code of the error that the connection ended with
+ * @param why its message
  * @returns the end of a sentence that begins with the server; undefined when it is no fault of a certificate
  */
 export function certificateFault(code: string, why: string): string | undefined {

@@ -143,6 +143,7 @@ export async function listModelVersions(objects: ObjectStore, name: string): Pro
   return [...versions];
 }
 
+/** Writes the gate's verdict on a version: `evaluation.json`. */
 export async function writeEvaluation(
   objects: ObjectStore,
   name: string,
@@ -163,6 +164,7 @@ export async function writeReport(
   await objects.put(`${folderOf(name, version)}/report.html`, page);
 }
 
+/** The gate's verdict on a version; undefined before there is one. @throws DandelionError `model-broken` */
 export async function readEvaluation(
   objects: ObjectStore,
   name: string,
@@ -244,6 +246,7 @@ function whyUnreadable(text: string): string {
     : `has schema version ${version}, this release reads 1: use the release that wrote it, or train again`;
 }
 
+/** A JSON document as files have it: indented, with a newline at the end. */
 export function jsonBytes(value: unknown): Buffer {
   return Buffer.from(`${JSON.stringify(value, null, 2)}\n`);
 }

@@ -24,10 +24,12 @@ export function htmlPage(title: string, parts: readonly Html[]): Buffer {
   );
 }
 
+/** A heading below that of the page. */
 export function heading(text: string): Html {
   return `<h2>${escapeXml(text)}</h2>`;
 }
 
+/** A paragraph of plain text. */
 export function paragraph(text: string): Html {
   return `<p>${escapeXml(text)}</p>`;
 }
@@ -44,7 +46,12 @@ export function htmlTable(heads: readonly string[], rows: readonly (readonly str
   return `<table><thead>${line(heads, 'th')}</thead><tbody>${rows.map((cells) => line(cells, 'td')).join('')}</tbody></table>`;
 }
 
-/** @param jpeg the picture; @param lines of the caption, the first one bold */
+/**
+ * A picture with its caption below.
+ *
+ * @param jpeg the picture
+ * @param caption its lines, the first one bold
+ */
 export function htmlFigure(jpeg: Uint8Array, [first = '', ...others]: readonly string[]): Html {
   const data = `data:image/jpeg;base64,${Buffer.from(jpeg).toString('base64')}`;
   const caption = [`<b>${escapeXml(first)}</b>`, ...others.map(escapeXml)].join('<br>');
