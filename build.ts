@@ -64,7 +64,10 @@ const stamp = await stampOfSources();
 if ((await readFile(stampFile, 'utf8').catch(() => '')) !== stamp) {
   await mkdir(dist, { recursive: true });
   if (!isOwn(platform)) packageSources.unshift(await installForPlatform(lock, platform, join(root, 'dist')));
-  await Promise.all([...(await functionNames()).map(buildFunction), buildGateway(), buildKibana()]);
+  // One after the other: side by side they are no faster, each bundle uses all cores, and take five times the memory.
+  for (const name of await functionNames()) await buildFunction(name);
+  await buildGateway();
+  await buildKibana();
   await writeFile(stampFile, stamp);
 }
 
