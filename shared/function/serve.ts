@@ -17,14 +17,14 @@ const LAST_WORDS_MS = 1000;
  * The entry of a function's process: settings from the environment, a server, `init`, and a stop that loses nothing.
  *
  * It stops on SIGTERM, on SIGINT, and when the parent that started it with an IPC channel is gone; it ends with 0
- * then, with {@link BAD_CONFIG_EXIT} when its settings are wrong, and with 1 when it cannot
- * start otherwise or meets an error that nobody caught. A parent hears
- * `{ listening: { port } }` as soon as probes are answered. Where a JobSink left an event, it works on that one alone and
- * ends with the exit code of {@link runJob}.
+ * then, with {@link BAD_CONFIG_EXIT} when its settings are wrong, and with 1 when it cannot start otherwise or meets an
+ * error that nobody caught. A parent hears `{ listening: { port } }` as soon as probes are answered. Where a JobSink left
+ * an event, it works on that one alone and ends with the exit code of {@link runJob}, or with 1 when it cannot.
  */
 export async function serveFunction(name: string, module: FunctionModule): Promise<void> {
   const { LOG_LEVEL: level, INSTANCE_ID: instanceId } = readConfig(startupSettings);
   const env = { ...process.env, INSTANCE_ID: instanceId };
+  const isJob = readConfig(jobSettings).K_EVENT_PATH !== undefined;
   const ownLog = createLogger({ name, level, instanceId });
   let logger = ownLog;
   let telemetry: Telemetry | undefined;
@@ -34,7 +34,8 @@ export async function serveFunction(name: string, module: FunctionModule): Promi
       { err: error.cause instanceof Error ? error.cause : error, 'error.code': error.code },
       message,
     );
-    const exitCode = error.code === 'bad-config' ? BAD_CONFIG_EXIT : 1;
+    // By 2 a job says that its event lies with the dead letters, and so is not to be brought again.
+    const exitCode = error.code === 'bad-config' && !isJob ? BAD_CONFIG_EXIT : 1;
     if (telemetry === undefined) process.exit(exitCode);
     void telemetry.close(AbortSignal.timeout(LAST_WORDS_MS)).finally(() => process.exit(exitCode));
   };
@@ -45,7 +46,7 @@ export async function serveFunction(name: string, module: FunctionModule): Promi
     if (telemetry?.copyLine !== undefined) {
       logger = createLogger({ name, level, instanceId, copyTo: telemetry.copyLine });
     }
-    if (readConfig(jobSettings).K_EVENT_PATH !== undefined) {
+    if (isJob) {
       const code = await runJob(module, { name, env, logger, telemetry, stopping: stopSignal() });
       await endProcess(code, telemetry);
       return;
