@@ -43,6 +43,8 @@ const ANSWER_WITHIN_MS = 240_000;
 
 /** How long one look at the run waits for its end. */
 const NEWS_WITHIN_S = 5;
+/** After that another try of the Job is worth more than waiting. */
+const LEDGER_AWAY_MS = 600_000;
 
 const problemDocument = z.looseObject({ status: z.number(), code: z.string(), detail: z.string() });
 const runDocument = z.object({
@@ -156,21 +158,26 @@ async function outcomeOf(
   headers: Record<string, string>,
   stopping: AbortSignal,
 ): Promise<Run | undefined> {
-  for (let failures = 0; !stopping.aborted; ) {
+  let failures = 0;
+  let answeredAt = performance.now();
+  while (!stopping.aborted) {
     const answer = await fetch(address, { headers, signal: stopping }).catch((error: unknown) => {
       if (stopping.aborted) return undefined;
       throw error;
     });
     if (answer === undefined) return undefined;
-    if (answer.status >= 500) {
-      await answer.arrayBuffer();
-      failures += 1;
-      await pause(backOffMs(failures), stopping);
+    if (answer.ok) {
+      const run = runDocument.parse(await answer.json());
+      if (run.status !== 'queued' && run.status !== 'running') return run;
+      failures = 0;
+      answeredAt = performance.now();
       continue;
     }
-    failures = 0;
-    const run = runDocument.parse(await answer.json());
-    if (run.status !== 'queued' && run.status !== 'running') return run;
+    const problem = problemDocument.parse(await answer.json());
+    const isOver = answer.status < 500 || performance.now() - answeredAt > LEDGER_AWAY_MS;
+    if (isOver) return { status: 'failed', attempt: 0, result: null, problem };
+    failures += 1;
+    await pause(backOffMs(failures), stopping);
   }
   return undefined;
 }
