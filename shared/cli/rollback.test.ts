@@ -72,6 +72,12 @@ it('lets the version before serve again, and then the one that is named', async 
   expect((await readChampion(stores.objects, 'plants'))?.champion.version).toBe(second);
 });
 
+it('says that the version that is named serves already', async () => {
+  const { champion } = (await readChampion(stores.objects, 'plants')) ?? {};
+  const serving = champion?.version ?? '';
+  expect(await rollBack('--to', serving)).toEqual({ code: 0, output: `${serving} serves plants already.\n` });
+});
+
 it('says what cannot be: a version that is not there, one that is none, an unknown word, no platform', async () => {
   expect(await rollBack('--to', 'v00000000ff')).toEqual({
     code: 2,

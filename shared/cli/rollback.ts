@@ -71,7 +71,11 @@ async function rollBackByHttp(url: string, event: Event): Promise<void> {
     const { status, progress, result, problem: why } = run.parse(await seen.json());
     if (result !== null) {
       const { model, previous } = result.data;
-      say(`${previous} serves ${model.name} again, ${model.version} was taken back.`);
+      say(
+        previous === model.version
+          ? `${previous} serves ${model.name} already.`
+          : `${previous} serves ${model.name} again, ${model.version} was taken back.`,
+      );
       return;
     }
     if (status === 'failed' || status === 'cancelled') {

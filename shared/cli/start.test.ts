@@ -1,9 +1,10 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdtemp, readFile, rm } from 'node:fs/promises';
+import { mkdtemp, readdir, readFile, rm } from 'node:fs/promises';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 
 let folder: string;
@@ -44,6 +45,24 @@ describe('npm start', () => {
       ok: false,
       error: { code: 'bad-config', detail: '--images /no/such/folder: there is no such folder.' },
     });
+  });
+
+  test('takes Ctrl-C while it makes the database for what it is', async () => {
+    const script = join(import.meta.dirname, 'start.ts');
+    const words = ['--images', import.meta.dirname, '--data', join(folder, 'data'), '--port', '0'];
+    // A process group, as in a terminal: initdb gets the signal, too.
+    const child = spawn(process.execPath, [script, ...words], {
+      ...{ detached: true, env: { ...process.env, DATABASE_URL: '', NODE_NO_WARNINGS: '1' } },
+      stdio: ['ignore', 'ignore', 'pipe'],
+    });
+    const written = child.stderr.toArray();
+    const begun = () => readdir(join(folder, 'data/postgres/cluster.draft')).catch((): string[] => []);
+    while (child.exitCode === null && !(await begun()).includes('pg_wal')) await sleep(2);
+    process.kill(-(child.pid ?? 0), 'SIGINT');
+    await once(child, 'close');
+    expect((await written).join('').trim()).toBe(
+      'Stopped before the model was ready; the next start goes on from here.',
+    );
   });
 
   test('ends with 2 when the port is taken', async () => {

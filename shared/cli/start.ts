@@ -43,9 +43,11 @@ async function main(words: string[]): Promise<number> {
     }
     return await start(options, findings, stop);
   } catch (thrown) {
-    const error = toDandelionError(thrown);
+    // Ctrl-C reaches the programs that were at work, too, and their end is what was thrown.
+    const error = stop.aborted ? interruption() : toDandelionError(thrown);
     process.stderr.write(`\n${error.message}\n`);
-    if (error !== thrown && thrown instanceof Error) process.stderr.write(`${thrown.stack}\n`);
+    if (!stop.aborted && error !== thrown && thrown instanceof Error)
+      process.stderr.write(`${thrown.stack}\n`);
     const json = reportPathIn(words);
     if (json !== undefined) {
       await writeReport(json, buildReport({ ...findings, error })).catch((fault: Error) => {
