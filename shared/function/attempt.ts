@@ -28,6 +28,9 @@ import type { FunctionModule } from './types.ts';
 
 const PROGRESS_INTERVAL_MS = 250;
 const DEFAULT_STEP_LIMIT_MS = 3_600_000;
+/** How long a database may be away when an outcome is there. */
+const FINISH_WITHIN_MS = 600_000;
+const LONGEST_FINISH_PAUSE_MS = 5000;
 
 /** What every attempt of a process stands on. */
 export interface AttemptRuntime {
@@ -202,32 +205,32 @@ async function finishSurely(
   outcome: StepOutcome,
   entries: readonly OutboxEntry[],
 ): Promise<boolean> {
-  for (let waitMs = 100; ; waitMs *= 2) {
+  const { signal } = work.controller;
+  const deadline = performance.now() + FINISH_WITHIN_MS;
+  for (let waitMs = 100; ; waitMs = Math.min(waitMs * 2, LONGEST_FINISH_PAUSE_MS)) {
     try {
       return await finishStep(work.db, work.run, outcome, entries);
     } catch (error) {
-      if (!isDatabaseOutage(error) || waitMs > work.settings.LEASE_MS || work.controller.signal.aborted)
-        throw error;
-      await pause(waitMs, work.controller.signal);
+      if (!isDatabaseOutage(error) || performance.now() > deadline || signal.aborted) throw error;
+      await pause(waitMs, signal);
     }
   }
 }
 
-/** Prolongs the lease in time; gives it up for lost when the database said so or could not be asked for its length. */
+/**
+ * Prolongs the lease in time; gives it up for lost when the database says so. A database that is away says nothing: the
+ * work of hours goes on, since whoever took the run over meanwhile is kept apart by the attempt's number.
+ */
 function startHeartbeat(work: Work, onLost: () => void): { stop(): void } {
   const { db, run, settings, log } = work;
-  let renewedAt = performance.now();
   let beating = false;
   const beat = async () => {
     if (beating) return;
     beating = true;
-    const askedAt = performance.now();
     try {
-      if (await heartbeatStep(db, run, settings.LEASE_MS)) renewedAt = askedAt;
-      else onLost();
+      if (!(await heartbeatStep(db, run, settings.LEASE_MS))) onLost();
     } catch (error) {
       log.warn({ err: error }, 'the lease could not be prolonged');
-      if (performance.now() - renewedAt > settings.LEASE_MS) onLost();
     } finally {
       beating = false;
     }

@@ -1,7 +1,9 @@
+import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { type Event, resultIdOf, runIdOf } from '../events.ts';
 import { claimStep, findStep, finishStep, releaseLeases } from '../stores/steps.ts';
 import { type TestDatabase, testDatabase } from '../stores/testing.ts';
+import { openWay } from '../stores/testing-way.ts';
 import { encodeBinary, encodeStructured } from './cloudevents.ts';
 import { step, stepEvent } from './fixtures/functions.ts';
 import { startFunction } from './testing.ts';
@@ -132,6 +134,21 @@ describe('a run that is worked on', () => {
     const event = stepEvent('long', { ms: 2500 });
     expect(await attemptOf(await post(pod.url, event))).toBe(1);
     expect(await look(other.url, event)).toMatchObject({ attempt: 1 });
+  });
+
+  it('is not begun anew when the database was away for longer than the lease', async () => {
+    const way = await openWay(database.url);
+    const other = await anotherPod({ DATABASE_URL: way.url, SWEEP_MS: '100' });
+    const event = stepEvent('outage', { ms: 11_000 });
+    const answer = post(other.url, event);
+    await expect.poll(async () => (await findStep(database.db, 'step', idOf(event)))?.status).toBe('running');
+    await way.shut();
+    // Several times as long as the lease.
+    await sleep(8000);
+    await way.open();
+    expect(await attemptOf(await answer)).toBe(1);
+    expect(await look(pod.url, event)).toMatchObject({ status: 'succeeded', attempt: 1 });
+    await way.close();
   });
 });
 
