@@ -68,6 +68,8 @@ describe('evaluate', () => {
     const { bytes } = await stores.objects.get(`models/plants/${good}/report.json`);
     const report = JSON.parse(bytes.toString()) as TestReport;
     expect(report).toMatchObject({ approved: true, metrics: verdict.metrics, paired: null });
+    // The models of fixtures have no threshold.
+    expect(report.unknown).toBeNull();
     const bySize = report.slices.filter(({ by }) => by === 'shorter side');
     expect(bySize.reduce((sum, { photos }) => sum + photos, 0)).toBe(verdict.metrics.images);
     const page = (await stores.objects.get(`models/plants/${good}/report.html`)).bytes.toString();

@@ -24,6 +24,7 @@ export function reportPage(report: TestReport): Buffer {
           percent(meanConfidence(report) - metrics.accuracy),
           between(intervals.overconfidence, percent),
         ],
+        ...unknownRow(report),
       ],
     ),
     htmlTable(
@@ -52,6 +53,11 @@ export function reportPage(report: TestReport): Buffer {
       calibrationPicture(report.calibration, 'Calibration'),
     ].join('\n')}</div>`,
   ]);
+}
+
+function unknownRow({ unknown }: TestReport): string[][] {
+  if (unknown === null) return [];
+  return [['answered unknown all the same', percent(unknown.share), between(unknown.interval, percent)]];
 }
 
 function meanConfidence({ calibration, metrics }: TestReport): number {

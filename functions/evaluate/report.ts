@@ -1,7 +1,7 @@
 import type { GateCheck, MetricsSummary } from '../../shared/events.ts';
 import { type BootstrapIntervals, bootstrapIntervals } from '../../shared/vision/bootstrap.ts';
 import { type PairedGain, pairedGain } from '../../shared/vision/cross-validation.ts';
-import type { ClassifierReport } from '../../shared/vision/metrics.ts';
+import { type ClassifierReport, wilsonInterval } from '../../shared/vision/metrics.ts';
 import { type Slice, type SliceFacts, sliceAccuracy } from '../../shared/vision/slices.ts';
 import type { TestFindings } from './tracking.ts';
 import type { ScoredModel } from './worker.ts';
@@ -17,6 +17,11 @@ export interface TestReport {
   metrics: MetricsSummary;
   intervals: BootstrapIntervals & { rocAuc: [number, number] };
   logLoss: number;
+  /**
+   * Photos that predict answers `unknown`, by how unlike the classes they are, with Wilson's interval of their share; the
+   * other figures take their likeliest class for the answer. Null for a model that knows no threshold.
+   */
+  unknown: { photos: number; share: number; interval: [number, number] } | null;
   /** Photos by true class (row) and answer (column). */
   confusion: number[][];
   calibration: ClassifierReport['calibration'];
@@ -52,8 +57,15 @@ export function buildReport(
       ...bootstrapIntervals(answers.probabilities, labels, classes, { seed }),
       rocAuc: rocAucInterval,
     },
-    ...{ logLoss, confusion, calibration, roc },
+    logLoss,
+    unknown: unknownOf(answers, images.length),
+    ...{ confusion, calibration, roc },
     slices: sliceAccuracy(facts, score.correct),
     paired: champion === undefined ? null : gainOver(champion),
   };
+}
+
+function unknownOf({ unknown }: ScoredModel['answers'], photos: number): TestReport['unknown'] {
+  if (unknown === null) return null;
+  return { photos: unknown, share: unknown / photos, interval: wilsonInterval(unknown, photos) };
 }

@@ -11,6 +11,8 @@ export interface Answers {
   /** photos x classes of the dataset */
   probabilities: Float32Array;
   latenciesMs: number[];
+  /** Photos that predict would call unknown, whatever their likeliest class; null for a model that does not tell. */
+  unknown: number | null;
 }
 
 /**
@@ -27,17 +29,20 @@ export async function answerPhotos(
   const probabilities = new Float32Array(images.length * classes.length);
   const columns = classes.map((label) => model.record.classes.indexOf(label));
   const latenciesMs: number[] = [];
+  const { unknown: limit } = model.record;
+  let unknown = 0;
   for (const [row, image] of images.entries()) {
     options.signal.throwIfAborted();
     const photo = await decodePhoto(await readPhoto(objects, image.sha256), { size: model.engine.inputSize });
     const started = performance.now();
-    const answer = await model.classify(photo.pixels, 1);
+    const { scores, familiarity } = await model.answer(photo.pixels);
     latenciesMs.push(performance.now() - started);
     for (const [column, own] of columns.entries())
-      probabilities[row * classes.length + column] = answer[own] ?? 0;
+      probabilities[row * classes.length + column] = scores[own] ?? 0;
+    if (limit !== undefined && familiarity !== undefined && familiarity < limit.threshold) unknown += 1;
     options.onPhoto();
   }
-  return { probabilities, latenciesMs };
+  return { probabilities, latenciesMs, unknown: limit === undefined ? null : unknown };
 }
 
 export interface ScoreReport {

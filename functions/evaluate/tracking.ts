@@ -24,6 +24,7 @@ export async function logFindings(
   const { candidate, classes, approved } = findings;
   const { report, metrics, overconfidence, latencyMs, sizeBytes } = candidate.score;
   const { accuracy, interval, rocAuc, ece, perClass } = metrics;
+  const { unknown } = candidate.answers;
   const values = {
     accuracy,
     accuracy_low: interval[0],
@@ -34,6 +35,7 @@ export async function logFindings(
     overconfidence,
     latency_ms: latencyMs,
     size_bytes: sizeBytes,
+    ...(unknown !== null && { unknown: unknown / metrics.images }),
   };
   const ofClasses = Object.entries(perClass).flatMap(([label, { precision, recall, f1 }]) =>
     Object.entries({ precision, recall, f1 }).map(([name, value]) => [`${name}/${label}`, value] as const),

@@ -3,7 +3,7 @@ import { seededRandom } from './random.ts';
 
 /**
  * 95 % intervals: percentiles of bootstrap samples of the photos, each class at its own number (Efron and Tibshirani, 1993).
- * Those of the classes are Wilson's: where every answer is right, no sample has a wrong one, and a bootstrap would say
+ * Those of shares are Wilson's: where every answer is right, no sample has a wrong one, and a bootstrap would say
  * that there are none.
  */
 export interface BootstrapIntervals {
@@ -52,8 +52,9 @@ export function bootstrapIntervals(
     return [percentile(0.025), percentile(0.975)];
   };
   const { hits, answered, support } = measure(answers, width);
+  const right = hits.reduce((sum, count) => sum + count, 0);
   return {
-    accuracy: interval((sample) => sample.accuracy),
+    accuracy: wilsonInterval(right, answers.length),
     logLoss: interval((sample) => sample.logLoss),
     overconfidence: interval((sample) => sample.overconfidence),
     perClass: Object.fromEntries(

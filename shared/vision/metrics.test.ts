@@ -89,6 +89,29 @@ describe('evaluateClassifier', () => {
     expect(report(2).rocAucInterval).not.toEqual(rocAucInterval);
   });
 
+  it.each([
+    // By scipy.optimize.brentq on Newcombe's formula.
+    [3, 3, 0.50101876],
+    [16, 31, 0.90439911],
+    [200, 200, 0.99030628],
+  ])('says of %i and %i photos in perfect order that others may not be', (ones, others, low) => {
+    const labels = Int32Array.from({ length: ones + others }, (_, i) => (i < ones ? 1 : 0));
+    const { rocAucInterval, summary } = evaluateClassifier(
+      binary(...Array.from(labels, (label) => (label === 1 ? 0.9 : 0.2))),
+      labels,
+      ['a', 'b'],
+      seed,
+    );
+    expect(summary.rocAuc).toBe(1);
+    expect(rocAucInterval[0]).toBeCloseTo(low, 6);
+    expect(rocAucInterval[1]).toBe(1);
+  });
+
+  it('says nothing of an area that photos of one class alone leave open', () => {
+    const { rocAucInterval } = evaluateClassifier(binary(0.9, 0.8), Int32Array.of(1, 1), ['a', 'b'], seed);
+    expect(rocAucInterval).toEqual([0, 1]);
+  });
+
   it('stays finite when a wrong answer was sure', () => {
     const report = evaluateClassifier(binary(1, 1), Int32Array.of(0, 1), ['a', 'b'], seed);
     expect(Number.isFinite(report.logLoss)).toBe(true);

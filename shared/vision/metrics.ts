@@ -259,5 +259,33 @@ function bootstrapAuc(rankings: readonly Ranked[][], labels: Int32Array, random:
     return macroAuc(rankings, weights);
   }).sort();
   const percentile = (share: number) => areas[Math.round(share * (BOOTSTRAP_SAMPLES - 1))] ?? 0.5;
-  return [percentile(0.025), percentile(0.975)];
+  const [low, high] = [percentile(0.025), percentile(0.975)];
+  return low < high ? [low, high] : scoreInterval(low, byClass, labels.length);
+}
+
+/**
+ * Where every pair is in order, so it is in every sample, and a bootstrap would say that no pair ever is not: the score
+ * interval of the area then (Newcombe 2006, method 5); of more than two classes the mean of theirs.
+ */
+function scoreInterval(area: number, byClass: readonly number[][], photos: number): [number, number] {
+  const sizes = byClass.map(({ length }) => length).filter((own) => own > 0 && own < photos);
+  if (sizes.length === 0) return [0, 1];
+  const lowest = (seen: number) =>
+    sizes.reduce((sum, own) => sum + lowestArea(seen, own, photos - own) / sizes.length, 0);
+  return [lowest(area), 1 - lowest(1 - area)];
+}
+
+/** The area at which what was seen is as unlikely as the end of a 95 % interval may be, by bisection. */
+function lowestArea(seen: number, positives: number, negatives: number): number {
+  const others = (positives + negatives) / 2 - 1;
+  const variance = (area: number) =>
+    ((area * (1 - area)) / (positives * negatives)) *
+    (1 + others * ((1 - area) / (2 - area) + area / (1 + area)));
+  let [low, high] = [0, seen];
+  for (let halving = 0; halving < 50; halving += 1) {
+    const middle = (low + high) / 2;
+    if (seen - middle > Z_95 * Math.sqrt(variance(middle))) low = middle;
+    else high = middle;
+  }
+  return low;
 }

@@ -54,6 +54,11 @@ describe('bootstrapIntervals', () => {
     expect(overconfidence[1]).toBeGreaterThan(0);
   });
 
+  it('leaves open, where all answers are right, that others may be wrong', () => {
+    const all = Float32Array.from({ length: 400 }, (_, i) => (i % 2 === Math.floor(i / 2) % 2 ? 0.9 : 0.1));
+    expect(bootstrapIntervals(all, labels, classes, { seed: 1 }).accuracy).toEqual(wilsonInterval(200, 200));
+  });
+
   it('is the same for the same seed', () => {
     const once = bootstrapIntervals(probabilities, labels, classes, { seed: 4 });
     expect(bootstrapIntervals(probabilities, labels, classes, { seed: 4 })).toEqual(once);
