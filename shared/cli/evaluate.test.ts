@@ -38,6 +38,8 @@ describe('npm run evaluate', () => {
   it('measures five classes, and sets aside what it cannot use', async () => {
     const photos = join(folder, 'photos');
     await writeFile(join(photos, 'grass', 'text.jpg'), 'no photo at all');
+    await mkdir(join(photos, 'Löwenzahn'));
+    await cp(join(photos, 'grass', '2.jpg'), join(photos, 'Löwenzahn', '2.jpg'));
     await cp(join(photos, 'grass', '0.jpg'), join(photos, 'tulip', 'copy.jpg'));
     await cp(join(photos, 'grass', '1.jpg'), join(photos, 'grass', 'copy.jpg'));
     const clover = await sharp(join(photos, 'clover', '0.jpg'))
@@ -74,7 +76,10 @@ describe('npm run evaluate', () => {
       classes: { clover: 8, daisy: 9, dandelion: 8, grass: 8, tulip: 8 },
     });
     const { rejected, contradictions } = report.doctor;
+    // As the pipeline has it, which would not train on that class.
+    expect(stdout).toContain(`${join('Löwenzahn', '2.jpg')}: The label "Löwenzahn" is not allowed`);
     expect(rejected).toMatchObject([
+      { source: join('Löwenzahn', '2.jpg'), code: 'bad-label' },
       { source: join('grass', 'text.jpg'), code: 'not-an-image' },
       { source: join('tulip', 'copy.jpg'), code: 'conflicting-labels' },
     ]);
@@ -121,7 +126,7 @@ describe('npm run evaluate', () => {
       [['--images', 'photos', '--folds', '1'], '--folds'],
       [['--images', 'nowhere'], 'nowhere cannot be read'],
       [['--images', 'photos', '--others', 'nowhere'], 'nowhere cannot be read'],
-      [['--images', 'one'], 'has usable photos of 1 classes'],
+      [['--images', 'one'], 'are of one class'],
     ];
     for (const [words, reason] of refusals) {
       const { code, stderr } = await evaluate('--data', 'data', ...words);

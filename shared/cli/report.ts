@@ -163,7 +163,7 @@ export function describeReport(report: Report): string {
 }
 
 /** By their reasons, most photos first: a whole class that was left out must not hide behind others. */
-function describeRejected(rejected: Rejection[]): string[] {
+export function describeRejected(rejected: readonly Rejection[]): string[] {
   if (rejected.length === 0) return [];
   const reasons = [...Map.groupBy(rejected, ({ reason }) => withoutOthers(reason)).values()].sort(
     (one, other) => other.length - one.length,

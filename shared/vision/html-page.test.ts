@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { htmlTable } from './html-page.ts';
+import { htmlPage, htmlTable } from './html-page.ts';
 
 describe('htmlTable', () => {
   it('puts columns of numbers to the right, and text to the left', () => {
@@ -19,6 +19,11 @@ describe('htmlTable', () => {
     ]);
     expect(table).toContain('<td>accuracy on 47 photos</td>');
     expect(table).toContain('<td class="number">82.8 % to 97.8 %</td>');
+  });
+
+  it('scrolls by itself where it is wider than the screen', () => {
+    expect(htmlTable(['a'], [['b']])).toMatch(/^<div class="wide"><table>.*<\/table><\/div>$/);
+    expect(htmlPage('t', []).toString()).toContain('.wide { overflow-x: auto');
   });
 
   it('says so when it is empty, and lets no text become markup', () => {

@@ -5,12 +5,16 @@ export type Html = string;
 
 const STYLE = `
 :root { color-scheme: light dark; font: 16px/1.5 system-ui, Helvetica, Arial, sans-serif }
-body { max-width: 72rem; margin: 2rem auto; padding: 0 1rem }
-table { border-collapse: collapse; margin: 0.5rem 0 1.5rem }
-th, td { padding: 0.25rem 0.75rem; border-bottom: 1px solid #8884; text-align: left; white-space: nowrap }
-.number { text-align: right; font-variant-numeric: tabular-nums }
-td:last-child { white-space: normal }
-figure { display: inline-block; width: 11.5rem; margin: 0 0.75rem 1rem 0; vertical-align: top; overflow-wrap: anywhere; font-size: 0.85rem }
+body { max-width: 72rem; margin: 2rem auto; padding: 0 1rem; overflow-wrap: anywhere }
+h1 { font-size: clamp(1.4rem, 5vw, 2rem) }
+.wide { overflow-x: auto; margin: 0.5rem 0 1.5rem }
+table { border-collapse: collapse; overflow-wrap: normal }
+th, td { padding: 0.25rem 0.75rem; border-bottom: 1px solid #8884; text-align: left }
+td { min-width: 4rem; max-width: 30rem; overflow-wrap: break-word }
+.number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap }
+.figures { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(10rem, 42vw), 1fr)); gap: 1rem }
+.pair { max-width: 24rem }
+figure { margin: 0; font-size: 0.85rem }
 figure img { width: 100%; display: block; background: #8882 }
 .pictures svg { max-width: 100%; height: auto; margin-right: 1rem }
 `;
@@ -43,7 +47,14 @@ export function htmlTable(heads: readonly string[], rows: readonly (readonly str
   const isNumber = heads.map((_, column) => rows.every((cells) => NUMBERS.test(cells[column] ?? '')));
   const line = (cells: readonly string[], tag: 'th' | 'td') =>
     `<tr>${cells.map((cell, column) => `<${tag}${isNumber[column] ? ' class="number"' : ''}>${escapeXml(cell)}</${tag}>`).join('')}</tr>`;
-  return `<table><thead>${line(heads, 'th')}</thead><tbody>${rows.map((cells) => line(cells, 'td')).join('')}</tbody></table>`;
+  const body = rows.map((cells) => line(cells, 'td')).join('');
+  // On a narrow screen it scrolls by itself, and the page stays as wide as the screen.
+  return `<div class="wide"><table><thead>${line(heads, 'th')}</thead><tbody>${body}</tbody></table></div>`;
+}
+
+/** Figures beside each other, as many as fit. */
+export function htmlFigures(figures: readonly Html[], { pair = false } = {}): Html {
+  return `<div class="figures${pair ? ' pair' : ''}">${figures.join('')}</div>`;
 }
 
 /**

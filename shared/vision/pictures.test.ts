@@ -3,7 +3,7 @@ import { describe, expect, test } from 'vitest';
 import { contactSheet } from './contact-sheet.ts';
 import { drawPhoto } from './drawn.ts';
 import { evaluateClassifier } from './metrics.ts';
-import { confusionPicture, rocPicture } from './pictures.ts';
+import { calibrationPicture, confusionPicture, rocPicture } from './pictures.ts';
 
 /** Numbers of pixels of a drawn file that are nearly of one colour, as a renderer of SVG sees it. */
 async function pixelsNear(svg: Uint8Array, [red, green, blue]: [number, number, number]): Promise<number> {
@@ -58,6 +58,39 @@ test('the picture of ROC curves has a line a class and its area', async () => {
   expect(picture.toString().match(/<polyline/g)).toHaveLength(2);
   expect(picture.toString()).toContain('dandelion  1.000');
   expect(await pixelsNear(picture, right)).toBeGreaterThan(300);
+});
+
+test('the legend of curves holds a long name with its area', async () => {
+  const label = 'W'.repeat(40);
+  const picture = rocPicture(
+    {
+      [label]: {
+        auc: 1,
+        curve: [
+          [0, 0],
+          [0, 1],
+          [1, 1],
+        ],
+      },
+    },
+    'ROC',
+  );
+  expect(picture.toString()).toContain('…  1.000');
+  const { data, info } = await sharp(picture)
+    .flatten()
+    .greyscale()
+    .raw()
+    .toBuffer({ resolveWithObject: true });
+  const edge = Array.from({ length: info.height }, (_, y) => data[(y + 1) * info.width * info.channels - 1]);
+  expect(new Set(edge)).toEqual(new Set([255]));
+});
+
+test('the reliability diagram has the shares of both its axes', () => {
+  const picture = calibrationPicture(
+    [{ upTo: 1, photos: 3, confidence: 0.9, accuracy: 1 }],
+    'Calibration',
+  ).toString();
+  expect(picture.match(/>0\.25</g)).toHaveLength(2);
 });
 
 describe('the sheet of photos that were answered wrongly', () => {

@@ -11,6 +11,8 @@ const FONT = 'font-family="system-ui, Helvetica, Arial, sans-serif"';
 /** Beyond this many classes a matrix shows no numbers and a legend would outgrow its curves. */
 const READABLE_CLASSES = 20;
 const LONGEST_LABEL = 18;
+/** Holds a line, the longest label of the widest letters (13 pixels each) and an area. */
+const LEGEND_WIDTH = 360;
 
 /** @returns text that is safe within SVG */
 export function escapeXml(text: string): string {
@@ -134,7 +136,7 @@ export function rocPicture(
       textAt(x + 36, y, `${shortened(label)}  ${auc.toFixed(3)}`, { anchor: 'start' }),
     ];
   });
-  return svgPicture(left + side + 240, top + side + 76, [
+  return svgPicture(left + side + LEGEND_WIDTH, top + side + 76, [
     textAt(left, 28, title, { anchor: 'start', size: 16, weight: 'bold' }),
     ...grid,
     `<path d="M${place([0, 0])} L${place([1, 1])}" stroke="${INK}" stroke-dasharray="2 4" stroke-width="1"/>`,
@@ -167,14 +169,23 @@ export function calibrationPicture(
     const mark = `<path d="M${x.toFixed(1)} ${y} h${(width - 1).toFixed(1)}" stroke="${COLOURS[1]}" stroke-width="2.5"/>`;
     return [bar, mark, textAt(x + width / 2, top + side + 12, String(photos), { size: 10 })];
   });
+  const ticks = [0, 0.25, 0.5, 0.75, 1].flatMap((share) => {
+    const y = top + (1 - share) * side;
+    return [
+      `<path d="M${left} ${y} h${side}" stroke="${FAINT}" stroke-width="0.5"/>`,
+      textAt(left - 10, y, String(share), { size: 12, anchor: 'end' }),
+      textAt(left + share * side, top + side + 28, String(share), { size: 12 }),
+    ];
+  });
   return svgPicture(left + side + 240, top + side + 76, [
     textAt(left, 28, title, { anchor: 'start', size: 16, weight: 'bold' }),
     `<rect x="${left}" y="${top}" width="${side}" height="${side}" fill="none" stroke="${FAINT}"/>`,
     `<path d="M${left} ${top + side} L${left + side} ${top}" stroke="${INK}" stroke-dasharray="2 4" stroke-width="1"/>`,
+    ...ticks,
     ...bars,
     textAt(left + side + 24, top + 12, 'bar: share that is right', { anchor: 'start', size: 12 }),
     textAt(left + side + 24, top + 32, 'line: mean confidence', { anchor: 'start', size: 12 }),
-    textAt(left + side / 2, top + side + 50, 'confidence (photos below)', { size: 14 }),
+    textAt(left + side / 2, top + side + 50, 'confidence (above it: photos)', { size: 14 }),
     textAt(24, top + side / 2, 'right', { size: 14, turn: -90 }),
   ]);
 }

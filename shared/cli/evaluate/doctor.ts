@@ -1,6 +1,14 @@
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { type Html, heading, htmlFigure, htmlPage, htmlTable, paragraph } from '../../vision/html-page.ts';
+import {
+  type Html,
+  heading,
+  htmlFigure,
+  htmlFigures,
+  htmlPage,
+  htmlTable,
+  paragraph,
+} from '../../vision/html-page.ts';
 import { findContradictions, rankSuspects } from '../../vision/label-doctor.ts';
 import { thumbnail } from '../../vision/thumbnail.ts';
 import type { EmbeddedFolder, RejectedFile } from './photos.ts';
@@ -67,7 +75,9 @@ export async function doctorPage(
   const pairs = await Promise.all(
     contradictions.map(async ({ sources: [first, second], labels, distance }) => {
       const both = [await figure(first, [labels[0]]), await figure(second, [labels[1]])];
-      return `<div>${both.join('')}${paragraph(`${distance} of 64 bits differ`)}</div>`;
+      return (
+        htmlFigures(both, { pair: true }) + paragraph(`${distance} of the 64 bits of their hashes differ.`)
+      );
     }),
   );
   return htmlPage(`Labels to look at in ${folder}`, [
@@ -75,7 +85,7 @@ export async function doctorPage(
     paragraph(
       'Each photo was answered by models that had not seen it. The surest contradiction comes first.',
     ),
-    ...doubted,
+    htmlFigures(doubted),
     heading(`${contradictions.length} pairs of near-duplicates under different labels`),
     ...pairs,
     heading(`${rejected.length} files that cannot be used`),

@@ -2,6 +2,7 @@ import { createHash } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
 import { relative } from 'node:path';
 import { DandelionError, type ErrorCode, toDandelionError } from '../../errors.ts';
+import { classLabel } from '../../events.ts';
 import type { Extractor } from '../../stores/extractor.ts';
 import { type Corruption, corruptPhoto } from '../../vision/corruptions.ts';
 import type { Samples } from '../../vision/cross-validation.ts';
@@ -76,7 +77,7 @@ export async function embedFolder(
     }
     onPhoto(Math.min(start + BATCH, files.length), files.length);
   }
-  return { photos, rejected, samples: samplesOf(folder, photos) };
+  return { photos, rejected, samples: samplesOf(folder, photos, rejected) };
 }
 
 async function embedCorrupted(
@@ -121,6 +122,11 @@ async function readFileOf(
   size: number,
 ): Promise<DecodedFile | RejectedFile> {
   const source = relative(folder, file.path);
+  const named = classLabel.safeParse(file.label);
+  if (!named.success) {
+    const why = named.error.issues[0]?.message;
+    return { source, code: 'bad-label', reason: `The label "${file.label}" is not allowed: ${why}.` };
+  }
   try {
     const bytes = await readFile(file.path);
     const photo = await decodePhoto(bytes, { size });
@@ -150,12 +156,18 @@ function conflict({ source }: PhotoFact, first: PhotoFact): RejectedFile {
   };
 }
 
-function samplesOf(folder: string, photos: readonly EmbeddedFile[]): Samples {
+function samplesOf(
+  folder: string,
+  photos: readonly EmbeddedFile[],
+  rejected: readonly RejectedFile[],
+): Samples {
+  const [first] = rejected;
+  const aside = first ? ` Set aside: ${rejected.length}, the first ${first.source}: ${first.reason}` : '';
   const classes = [...new Set(photos.map(({ label }) => label))].sort();
   if (classes.length < 2) {
     throw new DandelionError(
       'too-few-classes',
-      `${folder} has usable photos of ${classes.length} classes; put two or more in, a folder a class.`,
+      `Usable photos in ${folder} are of ${classes.length === 1 ? 'one class' : 'no class'}; put two or more in, a folder a class.${aside}`,
     );
   }
   const groupOf = groupNearDuplicates(photos);
@@ -165,7 +177,7 @@ function samplesOf(folder: string, photos: readonly EmbeddedFile[]): Samples {
     if (own.size >= LEAST_GROUPS) continue;
     throw new DandelionError(
       'too-few-images',
-      `Class "${name}" has ${own.size} different photos; cross-validation needs ${LEAST_GROUPS}.`,
+      `Class "${name}" has too few photos that are not near-duplicates: ${own.size}, and cross-validation needs ${LEAST_GROUPS}.${aside}`,
     );
   }
   return { labels: Int32Array.from(photos, ({ label }) => classes.indexOf(label)), classes, groups };

@@ -1,4 +1,5 @@
 import type { CrossValidated, Gain, PairedGain } from '../../vision/cross-validation.ts';
+import { describeRejected } from '../report.ts';
 import type { CorruptedReport } from './corrupted.ts';
 import type { Diagnosis } from './doctor.ts';
 import type { UnknownReport } from './unknowns.ts';
@@ -51,6 +52,7 @@ export function formatReport({
   return [
     `${images.used} photos (${classes.join(', ')}), ${images.different} different, ${doctor.rejected.length} set aside;` +
       ` ${run.folds} folds x ${run.seeds} seeds on ${run.extractor}`,
+    ...describeRejected(doctor.rejected),
     '',
     alignedTable([
       ['', 'accuracy', '95 % interval', 'ROC AUC', 'ECE', 'log-loss'],
