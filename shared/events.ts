@@ -16,6 +16,15 @@ export const classLabel = z
     'a label starts with a letter or digit, then letters, digits, space, "_", "." or "-", 63 characters at most',
   );
 
+/** What predict answers for a photo of none of the classes. */
+export const UNKNOWN = 'unknown';
+
+/** The label of a photo to learn from: a class of predict's word for none of the classes would be taken for none. */
+export const trainingLabel = classLabel.refine(
+  (label) => label !== UNKNOWN,
+  `"${UNKNOWN}" is what predict answers for none of the classes; rename the class, for instance to "other"`,
+);
+
 const classCounts = z.record(classLabel, z.number().int().nonnegative());
 const rejection = z.object({ source: z.string(), reason: z.string() });
 export type Rejection = z.infer<typeof rejection>;

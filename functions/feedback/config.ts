@@ -1,6 +1,6 @@
 import { z } from 'zod';
 import { count, modelName, storeSettings } from '../../shared/config.ts';
-import { classLabel, modelVersion } from '../../shared/events.ts';
+import { classLabel, modelVersion, UNKNOWN } from '../../shared/events.ts';
 
 export const feedbackSettings = storeSettings.extend({
   MODEL_NAME: modelName.default('dandelion'),
@@ -23,6 +23,13 @@ export type FeedbackSettings = z.infer<typeof feedbackSettings>;
 /** Largest body: a 20 MB photo and what is said about it. */
 export const BODY_LIMIT_BYTES = 21_000_000;
 
+/** A class, as a person says it; none of them is null, whatever word predict has for it. */
+const saidLabel = classLabel
+  .refine((label) => label !== UNKNOWN, {
+    error: `say null for none of the classes; a class called "${UNKNOWN}" must be renamed`,
+  })
+  .nullable();
+
 const answer = {
   /** Id of the answer, as predict gave it. */
   prediction: z.uuid(),
@@ -40,7 +47,7 @@ export const feedbackRequest = z.discriminatedUnion('correct', [
     ...answer,
     correct: z.literal(false),
     /** What it is instead; null: none of the model's classes. */
-    label: classLabel.nullable(),
+    label: saidLabel,
   }),
 ]);
 export type FeedbackRequest = z.infer<typeof feedbackRequest>;
@@ -48,7 +55,7 @@ export type FeedbackRequest = z.infer<typeof feedbackRequest>;
 /** What a reviewer may say besides the verdict. */
 export const reviewRequest = z.strictObject({
   /** Corrects it. */
-  label: classLabel.nullable().optional(),
+  label: saidLabel.optional(),
   /** `givenAt` of what was looked at: its sender may have changed it since. */
   givenAt: z.iso.datetime().optional(),
 });

@@ -127,6 +127,7 @@ describe('giving feedback', () => {
     ],
     ['of a model that is not there', 422, 'version-unknown', said({ model: { name: 'birds', version } })],
     ['with a label that the model has not', 422, 'label-unknown', said({ label: 'cat' })],
+    ['with the word for none of the classes as label', 422, 'bad-data', said({ label: 'unknown' })],
     ['that consents to a photo that is not there', 422, 'bad-data', said({ consent: true })],
   ])('refuses feedback %s', async (_what, status, code, body) => {
     const headers = { 'content-type': 'application/json' };
@@ -236,6 +237,10 @@ describe('a review', () => {
     const stale = await review(given.id, 'accept', { givenAt: seen.givenAt });
     expect(stale).toMatchObject({ status: 422, body: { code: 'feedback-changed' } });
     expect((await review(given.id, 'accept', { label: 'cat' })).body.code).toBe('label-unknown');
+    expect(await review(given.id, 'accept', { label: 'unknown' })).toMatchObject({
+      status: 422,
+      body: { code: 'bad-data', detail: expect.stringContaining('null') },
+    });
     expect((await review(given.id, 'accept', { label: 'grass' })).body.label).toBe('grass');
     expect((await review(given.id, 'reject')).body.code).toBe('feedback-settled');
     expect((await review('0'.repeat(32), 'accept')).status).toBe(410);

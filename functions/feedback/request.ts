@@ -1,4 +1,5 @@
 import { DandelionError } from '../../shared/errors.ts';
+import { UNKNOWN } from '../../shared/events.ts';
 import { readForm } from '../../shared/function/forms.ts';
 import type { FunctionEvent } from '../../shared/function/types.ts';
 import { schemaFaults } from '../../shared/schema-faults.ts';
@@ -45,7 +46,7 @@ export async function readFeedback(event: FunctionEvent, objects: ObjectStore): 
 
 /** "unknown" is what predict says of none of the classes. */
 function nameOf(predicted: string): string | null {
-  return predicted === 'unknown' ? null : predicted;
+  return predicted === UNKNOWN ? null : predicted;
 }
 
 async function readBody(event: FunctionEvent): Promise<{ body: unknown; photo?: Uint8Array }> {

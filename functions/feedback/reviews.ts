@@ -1,6 +1,7 @@
 import type { Logger } from 'pino';
 import { DandelionError } from '../../shared/errors.ts';
 import type { FunctionEvent } from '../../shared/function/types.ts';
+import { schemaFaults } from '../../shared/schema-faults.ts';
 import {
   type Feedback,
   type FeedbackVerdict,
@@ -81,9 +82,10 @@ async function reject(event: FunctionEvent, stores: FeedbackStores, feedback: Fe
 function readReview({ rawBody, body }: FunctionEvent, { id, givenAt, status }: Feedback) {
   const parsed = reviewRequest.safeParse(rawBody.length === 0 ? {} : body);
   if (!parsed.success) {
+    const faults = schemaFaults(parsed.error, 'review');
     throw new DandelionError(
       'bad-data',
-      'Send nothing, or JSON with "label" to correct it and "givenAt" as you saw it.',
+      `The review does not fit: ${faults}. Send nothing, or JSON with "label" to correct it and "givenAt" as you saw it.`,
     );
   }
   if (status !== 'waiting') throw settled(id);

@@ -169,6 +169,7 @@ describe('uploads', () => {
   it.each([
     [{ photos: [{ label: '../x', name: '1.jpg', sizeBytes: 1 }] }, 'bad-data'],
     [{ photos: [{ label: 'grass', name: 'a/1.jpg', sizeBytes: 1 }] }, 'bad-data'],
+    [{ photos: [{ label: 'unknown', name: '1.jpg', sizeBytes: 1 }] }, 'bad-label'],
     [{ photos: [] }, 'bad-data'],
     [{ photos: [{ label: 'grass', name: '1.jpg', sizeBytes: 30_000_000 }] }, 'image-too-large'],
   ])('of %j are refused', async (body, code) => {

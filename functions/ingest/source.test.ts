@@ -93,6 +93,16 @@ describe('a folder', () => {
     expect(faults[0]?.reason).toContain('_löwenzahn');
   });
 
+  it('lists the files of a class that predict would take for none of the classes', async () => {
+    await write('grass/1.jpg');
+    await write('unknown/2.jpg');
+    await write('unknown weeds/3.jpg');
+    const { photos, faults } = await read();
+    expect(labelled(photos)).toEqual(['grass/1.jpg = grass', 'unknown weeds/3.jpg = unknown weeds']);
+    expect(faults).toEqual([expect.objectContaining({ source: 'unknown/2.jpg', code: 'bad-label' })]);
+    expect(faults[0]?.reason).toContain('rename the class');
+  });
+
   it('follows no link out of the folder and no link to a folder', async () => {
     await write('secret.jpg', 'secret', outside);
     const inner = await write('grass/1.jpg');
@@ -190,7 +200,10 @@ describe('a manifest of this machine', () => {
     await write('a.jpg');
     const long = `https://example.org/${'x'.repeat(3000)}.jpg`;
     const { photos, faults } = await read(
-      await write('photos.csv', `url,label\na.jpg,grass\na.jpg,<b>\nb.jpg\n,grass\n${long},grass\n`),
+      await write(
+        'photos.csv',
+        `url,label\na.jpg,grass\na.jpg,<b>\nb.jpg\n,grass\n${long},grass\na.jpg,unknown\n`,
+      ),
     );
     expect(photos).toHaveLength(1);
     expect(faults.map((fault) => [fault.source.slice(0, 20), fault.code])).toEqual([
@@ -198,6 +211,7 @@ describe('a manifest of this machine', () => {
       ['line 5', 'bad-manifest'],
       ['a.jpg', 'bad-label'],
       ['https://example.org/', 'bad-data'],
+      ['a.jpg', 'bad-label'],
     ]);
     expect(faults[0]?.reason).toBe('Line 4: the label is missing.');
     expect(faults.every((fault) => Buffer.byteLength(fault.source) < 2000)).toBe(true);
@@ -279,6 +293,14 @@ describe.each(kinds)('a %s archive', (_kind, pack) => {
       'grass',
       'dandelion',
     ]);
+  });
+
+  it('is refused its class that predict would take for none of the classes', async () => {
+    const { photos, faults } = await read(
+      await pack([...files, { name: 'plants/unknown/4.jpg', bytes: Buffer.from('U4') }]),
+    );
+    expect(labelled(photos)).toEqual(expected);
+    expect(faults).toEqual([expect.objectContaining({ source: 'plants/unknown/4.jpg', code: 'bad-label' })]);
   });
 
   it('is downloaded from the web', async () => {

@@ -1,4 +1,4 @@
-import { classLabel, digestOf, type ImageSource } from '../../shared/events.ts';
+import { digestOf, type ImageSource, trainingLabel } from '../../shared/events.ts';
 import { openArchive } from './archive.ts';
 import type { FaultyEntry, OpenSource, PhotoEntry, SourceAccess, SourceEntry } from './entries.ts';
 import { openFolder } from './folder.ts';
@@ -29,16 +29,16 @@ async function* checked(entries: AsyncIterable<SourceEntry>): AsyncIterable<Sour
       const reason = `The name is longer than ${LONGEST_SOURCE_BYTES} bytes or has control characters.`;
       yield { kind: 'fault', source, code: 'bad-data', reason };
     } else {
-      const label = classLabel.safeParse(entry.label);
+      const label = trainingLabel.safeParse(entry.label);
       if (label.success) yield entry;
-      else yield badLabel(entry);
+      else yield badLabel(entry, label.error.issues[0]?.message);
     }
   }
 }
 
-function badLabel({ source, label }: PhotoEntry): FaultyEntry {
+function badLabel({ source, label }: PhotoEntry, why: string | undefined): FaultyEntry {
   const shown = label.length > 80 ? `${label.slice(0, 80)}…` : label;
-  const reason = `The label "${storable(shown)}" is not allowed: a label starts with a letter or digit, then letters, digits, space, "_", "." or "-", 63 characters at most.`;
+  const reason = `The label "${storable(shown)}" is not allowed: ${why}.`;
   return { kind: 'fault', source, code: 'bad-label', reason };
 }
 

@@ -1,6 +1,6 @@
 import { z } from 'zod';
 import { DandelionError } from '../../shared/errors.ts';
-import { classLabel, type ImageSource } from '../../shared/events.ts';
+import { classLabel, type ImageSource, trainingLabel } from '../../shared/events.ts';
 import type { FunctionEvent } from '../../shared/function/types.ts';
 import type { PresignedPut } from '../../shared/stores/objects.ts';
 import { INCOMING } from './added-photos.ts';
@@ -33,7 +33,7 @@ export interface UploadGrant extends PresignedPut {
  * `{ photos: [{ label, name, sizeBytes }] }` into `incoming/{label}/`, whose arrival starts a training where the bucket
  * notifies us, or `{ archive: { name, sizeBytes } }`, which a `retrain.requested` names by the `source` in the answer.
  *
- * @throws DandelionError `bad-data`, `image-too-large`, `uploads-unsupported`
+ * @throws DandelionError `bad-data`, `bad-label`, `image-too-large`, `uploads-unsupported`
  */
 export async function grantUploads(
   event: FunctionEvent,
@@ -58,10 +58,17 @@ export async function grantUploads(
     const uploads = [await grant(key, size, settings.INGEST_MAX_ARCHIVE_BYTES)];
     return { uploads, source: { kind: 'archive', uri: addressOf(objects, key) } };
   }
+  for (const { label } of parsed.data.photos) checkLabel(label);
   const uploads = await Promise.all(
     parsed.data.photos.map(({ label, name, sizeBytes: size }) =>
       grant(`${INCOMING}${label}/${name}`, size, settings.INGEST_MAX_PHOTO_BYTES),
     ),
   );
   return { uploads, source: { kind: 'folder', uri: addressOf(objects, INCOMING) } };
+}
+
+function checkLabel(label: string): void {
+  const { error } = trainingLabel.safeParse(label);
+  if (error === undefined) return;
+  throw new DandelionError('bad-label', `The label "${label}" is not allowed: ${error.issues[0]?.message}.`);
 }

@@ -1,13 +1,11 @@
 import { randomUUID } from 'node:crypto';
 import { DandelionError, type Problem, toProblem } from '../../shared/errors.ts';
+import { UNKNOWN } from '../../shared/events.ts';
 import { decodePhoto } from '../../shared/vision/decode.ts';
 import type { PhotoAnswer } from '../../shared/vision/engine.ts';
 import type { LoadedModel } from './models.ts';
 import { withPhotoMemory } from './photo-memory.ts';
 import type { NotedRequest } from './prediction-log.ts';
-
-/** What a photo is called that is like none of the classes. */
-const UNKNOWN = 'unknown';
 
 /** Why a photo got its label. */
 export interface Explanation {

@@ -1,4 +1,4 @@
-import { digestOf } from '../events.ts';
+import { digestOf, UNKNOWN } from '../events.ts';
 import { wilsonInterval } from '../vision/metrics.ts';
 import type { PhotoFacts } from '../vision/photo-facts.ts';
 import type { Database } from './database.ts';
@@ -52,7 +52,7 @@ export interface SavedFeedback {
 
 /** "unknown" is what predict says of none of the classes. */
 export function isCorrect({ predicted, label }: Pick<GivenFeedback, 'predicted' | 'label'>): boolean {
-  return label === (predicted === 'unknown' ? null : predicted);
+  return label === (predicted === UNKNOWN ? null : predicted);
 }
 
 /**
@@ -189,7 +189,7 @@ export async function measureLiveAccuracy(db: Database, model: string): Promise<
     db,
     () => db<{ version: string; reviewed: number; correct: number }[]>`
       select version, count(*)::int as reviewed,
-        (count(*) filter (where label is not distinct from nullif(predicted, 'unknown')))::int as correct
+        (count(*) filter (where label is not distinct from nullif(predicted, ${UNKNOWN})))::int as correct
       from feedback where model = ${model} and status = 'accepted'
       group by version order by max(reviewed_at) desc, version`,
   );

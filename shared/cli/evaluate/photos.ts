@@ -2,7 +2,7 @@ import { createHash } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
 import { relative } from 'node:path';
 import { DandelionError, type ErrorCode, toDandelionError } from '../../errors.ts';
-import { classLabel } from '../../events.ts';
+import { trainingLabel } from '../../events.ts';
 import type { Extractor } from '../../stores/extractor.ts';
 import { type Corruption, corruptPhoto } from '../../vision/corruptions.ts';
 import type { Samples } from '../../vision/cross-validation.ts';
@@ -122,7 +122,7 @@ async function readFileOf(
   size: number,
 ): Promise<DecodedFile | RejectedFile> {
   const source = relative(folder, file.path);
-  const named = classLabel.safeParse(file.label);
+  const named = trainingLabel.safeParse(file.label);
   if (!named.success) {
     const why = named.error.issues[0]?.message;
     return { source, code: 'bad-label', reason: `The label "${file.label}" is not allowed: ${why}.` };
