@@ -7,6 +7,7 @@ import {
   type Samples,
   summariseRepeats,
 } from './cross-validation.ts';
+import { wilsonInterval } from './metrics.ts';
 
 const photos = 60;
 const samples: Samples = {
@@ -106,6 +107,16 @@ describe('pairedGain', () => {
     expect(accuracy.mean).toBeCloseTo(0);
     expect(accuracy.interval[0]).toBeLessThan(0);
     expect(accuracy.interval[1]).toBeGreaterThan(0);
+  });
+
+  it('leaves open that they differ on other photos, where they are right on the same', async () => {
+    const contenders = [oracle(() => false), oracle(() => false)];
+    const [one = [], other = []] = await crossValidate(samples, contenders, repeats);
+    const { accuracy } = pairedGain(one, other, samples);
+    const different = new Set(samples.groups).size;
+    const most = wilsonInterval(0, different)[1];
+    expect(accuracy).toEqual({ mean: 0, interval: [-most, most] });
+    expect(most).toBeGreaterThan(1 / different);
   });
 
   it('counts the photos of a group as one', async () => {

@@ -148,7 +148,8 @@ const SMALLEST_PROBABILITY = 1e-6;
 /**
  * Compares two contenders of the same cross-validation photo by photo. The intervals are percentiles of a bootstrap
  * over near-duplicate groups of each photo's mean difference over the repeats (Efron and Tibshirani, 1993, chapter
- * 13): what the gain would be had other photos been taken.
+ * 13): what the gain would be had other photos been taken. Where both are right on the same photos every sample has a gain of
+ * nothing; then the share of groups that may differ all the same, by Wilson's interval, bounds it either way.
  *
  * @param first, second: held-out probabilities by repeat, as {@link crossValidate} gives them
  */
@@ -164,8 +165,11 @@ export function pairedGain(
     Math.log(Math.max(SMALLEST_PROBABILITY, own[label] ?? 0)),
   );
   const members = [...Map.groupBy(photos, (photo) => groups[photo] ?? '').values()];
+  const mayDiffer = wilsonInterval(0, members.length)[1];
   return {
-    accuracy: bootstrapMean(right, members, seededRandom(1)),
+    accuracy: right.every((difference) => difference === 0)
+      ? { mean: 0, interval: [-mayDiffer, mayDiffer] }
+      : bootstrapMean(right, members, seededRandom(1)),
     logLoss: bootstrapMean(certainty, members, seededRandom(1)),
     won: right.filter((difference) => difference > 0).length,
     lost: right.filter((difference) => difference < 0).length,
