@@ -4,6 +4,8 @@ import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { pipelineFunctions } from '../local/pipeline.ts';
 import { quickPipelineEnv } from '../local/testing-pipelines.ts';
+import { readChampion } from '../stores/models.ts';
+import { openObjects } from '../stores/objects.ts';
 import { drawPhoto } from '../vision/drawn.ts';
 import { randomBackboneGraph } from '../vision/random-backbone.ts';
 import { launchStart, runStart } from './testing-start.ts';
@@ -61,6 +63,33 @@ describe('npm start on drawn photos', () => {
     const back = await features({ ...gate, ...ratios });
     expect(back.report?.extractor).toBe(before.report?.extractor);
     expect(back.report?.reusedSteps).toEqual([]);
+  });
+
+  test('stays up when the model that serves is damaged, says so, and answers once it is whole', async () => {
+    const objects = openObjects({ OBJECTS_DIR: join(folder, 'data/objects') });
+    const champion = (await readChampion(objects, 'dandelion'))?.champion;
+    const graph = `models/dandelion/${champion?.version}/serving.onnx`;
+    const { bytes } = await objects.get(graph);
+    await objects.put(graph, bytes.subarray(0, 1000));
+    await rm(join(folder, 'data/objects/models/dandelion', champion?.version ?? '', 'optimised'), {
+      recursive: true,
+    });
+    const { code, output: said } = await runStart(folder, [], env);
+    expect([code, said]).toEqual([
+      1,
+      expect.stringMatching(`${champion?.version}.*digest differs.*npm run rollback`),
+    ]);
+    const { child, output, ended } = launchStart(['--data', join(folder, 'data'), '--port', '0'], env);
+    await expect.poll(output, { timeout: 60_000, interval: 100 }).toContain('Ctrl-C');
+    expect(output()).toMatch(/digest differs.*npm run rollback/);
+    await objects.put(graph, bytes);
+    const [url = ''] = /http:\/\/localhost:\d+/.exec(output()) ?? [];
+    const body = new Uint8Array(await drawPhoto('dandelion', 778));
+    const headers = { 'content-type': 'image/jpeg' };
+    const answer = await fetch(`${url}/function/predict/`, { method: 'POST', body, headers });
+    expect(answer.status).toBe(200);
+    child.kill('SIGINT');
+    expect(await ended).toBe(0);
   });
 
   test('serves the page, the model and its pipeline until Ctrl-C, and leaves nothing running', async () => {
