@@ -1,6 +1,7 @@
 import { spawnSync } from 'node:child_process';
-import { readdir, readFile } from 'node:fs/promises';
-import { join } from 'node:path';
+import { mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join, relative } from 'node:path';
 import { Ajv } from 'ajv';
 import { describe, expect, it, test } from 'vitest';
 import { parseAllDocuments } from 'yaml';
@@ -45,6 +46,24 @@ function render(overlay: string): Resource[] {
   expect(stderr).toBe('');
   expect(status).toBe(0);
   return parseAllDocuments(stdout).map((document) => document.toJS());
+}
+
+/** True when a PodMonitor takes the pods of a function's Service. */
+function selects({ spec }: Resource, service: string): boolean {
+  const labels: Record<string, string> = {
+    'app.kubernetes.io/part-of': 'dandelion',
+    'serving.knative.dev/service': service,
+  };
+  const { matchLabels = {}, matchExpressions = [] } = spec.selector;
+  return (
+    Object.entries(matchLabels).every(([key, value]) => labels[key] === value) &&
+    matchExpressions.every(({ key, operator, values = [] }: Resource) => {
+      if (operator === 'Exists') return key in labels;
+      if (operator === 'In') return values.includes(labels[key]);
+      if (operator === 'NotIn') return !values.includes(labels[key]);
+      throw new Error(`The operator ${operator} is not understood here.`);
+    })
+  );
 }
 
 const services = await readFolder('base/services');
@@ -161,6 +180,32 @@ describe.skipIf(!kustomize)('overlays', () => {
     const resources = render('overlays/production');
     expect(resources.filter(({ kind }) => kind === 'Secret')).toEqual([]);
     expect(JSON.stringify(resources)).not.toContain('dev.local/');
+  });
+
+  it('have each function scraped once with the component for Prometheus, with its token where it has one', async () => {
+    const scratch = await mkdtemp(join(tmpdir(), 'dandelion-overlay-'));
+    try {
+      const here = (folder: string) => relative(scratch, join(import.meta.dirname, folder));
+      const overlay = { resources: [here('base')], components: [here('monitoring')], namespace: 'dandelion' };
+      await writeFile(join(scratch, 'kustomization.yaml'), JSON.stringify(overlay));
+      const resources = render(relative(import.meta.dirname, scratch));
+      const monitors = resources.filter(({ kind }) => kind === 'PodMonitor');
+      for (const { metadata, spec } of [...services, predict]) {
+        const token = spec.template.spec.containers[0].env?.find(
+          ({ name }: Resource) => name === 'DANDELION_TOKEN',
+        );
+        const { name, key } = token?.valueFrom.secretKeyRef ?? {};
+        const scraping = monitors.filter((monitor) => selects(monitor, metadata.name));
+        expect(
+          scraping.flatMap((monitor) =>
+            monitor.spec.podMetricsEndpoints.map((each: Resource) => each.authorization),
+          ),
+          metadata.name,
+        ).toEqual([token === undefined ? undefined : { type: 'Bearer', credentials: { name, key } }]);
+      }
+    } finally {
+      await rm(scratch, { recursive: true });
+    }
   });
 
   it('leave the template of predict one that deploy can fill in', () => {
