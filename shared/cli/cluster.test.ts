@@ -68,12 +68,13 @@ describe('npm run cluster', () => {
     expect(stderr).toContain('What helps: kubectl --namespace dandelion get brokers,triggers');
   });
 
-  it('goes without waiting for functions that wait for the broker that goes, too', async () => {
+  it('goes without waiting until Kubernetes looks again whether its pods are gone', async () => {
     const { status, stdout, calls } = await onCluster('', '--down');
     expect([status, stdout]).toEqual([0, expect.stringContaining('The namespace dandelion is gone')]);
-    const [end, pods, wait] = calls.filter((call) => !call.includes('version'));
+    const [end, pods, change, wait] = calls.filter((call) => !call.includes('version'));
     expect(end).toMatch(/^kubectl delete namespace dandelion .*--wait=false/);
     expect(pods).toMatch(/^kubectl delete pods --all --namespace dandelion --grace-period 1 /);
+    expect(change).toMatch(/^kubectl annotate namespace dandelion /);
     expect(wait).toMatch(/^kubectl wait --for delete namespace\/dandelion --timeout/);
   });
 
