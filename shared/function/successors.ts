@@ -1,7 +1,8 @@
 import { type Event, runIdOf } from '../events.ts';
 import type { Database } from '../stores/database.ts';
-import { isDeadLetter } from '../stores/dead-letters.ts';
-import { findStep, listSucceeded, listUnfinished } from '../stores/steps.ts';
+import { deadAmong } from '../stores/dead-letters.ts';
+import { listUnfinished } from '../stores/steps.ts';
+import { knownSteps, pagesOfSucceeded } from '../stores/succeeded-steps.ts';
 import type { Trigger } from './triggers.ts';
 
 /**
@@ -36,11 +37,13 @@ export async function resendLostResults(
   { graceMs }: { graceMs: number },
 ): Promise<Event[]> {
   const sent: Event[] = [];
-  for (const { event, result, finishedAt } of await listSucceeded(db)) {
-    const ageMs = Date.now() - Date.parse(finishedAt ?? '');
-    if (result === null || !cameByBroker(event) || ageMs < graceMs) continue;
-    if (!(await lacksSuccessor(db, triggers, result)) || (await isDeadLetter(db, result))) continue;
-    if (await send(result)) sent.push(result);
+  for await (const runs of pagesOfSucceeded(db, { graceMs })) {
+    const results = runs.filter(({ event }) => cameByBroker(event)).map(({ result }) => result);
+    const lacking = await lackingSuccessor(db, triggers, results);
+    const dead = await deadAmong(db, lacking);
+    for (const result of lacking) {
+      if (!dead.has(result) && (await send(result))) sent.push(result);
+    }
   }
   return sent;
 }
@@ -64,10 +67,22 @@ export async function resendLeftRuns(
   return sent;
 }
 
-async function lacksSuccessor(db: Database, triggers: readonly Trigger[], result: Event): Promise<boolean> {
-  for (const trigger of triggers.filter((each) => each.matches(result))) {
-    const id = runIdOf(trigger.function, result.source, result.id);
-    if ((await findStep(db, trigger.function, id)) === undefined) return true;
-  }
-  return false;
+/** Those that a Trigger wants at a function which has no run of them. */
+async function lackingSuccessor(
+  db: Database,
+  triggers: readonly Trigger[],
+  results: readonly Event[],
+): Promise<Event[]> {
+  const wanted = results.map((result) => ({ result, runs: runsOf(triggers, result) }));
+  const known = await knownSteps(
+    db,
+    wanted.flatMap(({ runs }) => runs),
+  );
+  return wanted.filter(({ runs }) => runs.some((id) => !known.has(id))).map(({ result }) => result);
+}
+
+function runsOf(triggers: readonly Trigger[], result: Event): string[] {
+  return triggers
+    .filter((trigger) => trigger.matches(result))
+    .map((trigger) => runIdOf(trigger.function, result.source, result.id));
 }

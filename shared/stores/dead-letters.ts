@@ -67,17 +67,23 @@ export async function findDeadLetter(db: Database, id: string): Promise<DeadLett
   return row === undefined ? undefined : { ...row, event: restored(row.event) };
 }
 
-/** True when an event ended here, for whichever destination. */
-export async function isDeadLetter(
-  db: Database,
-  { source, id }: Pick<Event, 'source' | 'id'>,
-): Promise<boolean> {
+/** Those of some events that ended here, for whichever destination. */
+export async function deadAmong(db: Database, events: readonly Event[]): Promise<Set<Event>> {
+  if (events.length === 0) return new Set();
+  const ids = events.map(({ id }) => asJson(id));
   // Read as text: to look into it, PostgreSQL would take every string apart, and fail at the first U+0000.
   const rows = await query(
     db,
-    () => db<{ event: Event }[]>`select event from dead_letters where strpos(event::text, ${asJson(id)}) > 0`,
+    () => db<{ event: Event }[]>`
+      select event from dead_letters
+      where exists (select from unnest(${ids}::text[]) as wanted (id) where strpos(event::text, wanted.id) > 0)`,
   );
-  return rows.some(({ event }) => event.source === source && event.id === id);
+  const dead = new Set(rows.map(({ event }) => keyOf(event)));
+  return new Set(events.filter((event) => dead.has(keyOf(event))));
+}
+
+function keyOf({ source, id }: Pick<Event, 'source' | 'id'>): string {
+  return asJson([source, id]);
 }
 
 /** Notes that a dead letter was sent to the broker again. */

@@ -10,7 +10,6 @@ import {
   giveUpSteps,
   heartbeatStep,
   listRuns,
-  listSucceeded,
   listUnfinished,
   purgeSteps,
   releaseLeases,
@@ -20,6 +19,7 @@ import {
   takeOverSteps,
   writeProgress,
 } from './steps.ts';
+import { pagesOfSucceeded } from './succeeded-steps.ts';
 import { type TestDatabase, testDatabase } from './testing.ts';
 
 let database: TestDatabase;
@@ -197,7 +197,30 @@ describe('looking', () => {
     await finishStep(database.db, run, { status: 'succeeded', result: event('r') });
     expect((await listRuns(database.db, { function: 'train' })).at(-1)?.id).toBe(run.id);
     expect(await listRuns(database.db, { function: 'evaluate' })).toEqual([]);
-    expect((await listSucceeded(database.db)).at(-1)).toMatchObject({ id: run.id, result: { id: 'r' } });
+    for await (const page of pagesOfSucceeded(database.db, { graceMs: 0 })) {
+      expect(page.at(-1)).toMatchObject({ id: run.id, result: { id: 'r' } });
+    }
+  });
+
+  it('pages through succeeded runs without leaving one out or bringing one twice', async () => {
+    await database.db`delete from steps`;
+    for (const id of ['1', '2', '3', '4', '5']) {
+      const { run } = await claim(id);
+      await finishStep(database.db, run, { status: 'succeeded', result: event(`r${id}`) });
+    }
+    const { run } = await claim('empty');
+    await finishStep(database.db, run, { status: 'succeeded', result: undefined });
+    // Several of one moment, with microseconds.
+    await database.db`update steps set updated_at = '2026-01-01T00:00:00.123456Z' where event_id in ('2', '3', '4')`;
+    const pages: string[][] = [];
+    for await (const page of pagesOfSucceeded(database.db, { graceMs: 0, page: 2 })) {
+      pages.push(page.map(({ result }) => result.id));
+    }
+    expect(pages.map((page) => page.length)).toEqual([2, 2, 1]);
+    expect(pages.flat().sort()).toEqual(['r1', 'r2', 'r3', 'r4', 'r5']);
+    expect(pages.flat().slice(3)).toEqual(['r1', 'r5']);
+    const late = pagesOfSucceeded(database.db, { graceMs: 3_600_000 });
+    for await (const page of late) expect(page).toEqual([]);
   });
 
   it('forgets what finished long ago, and only that', async () => {

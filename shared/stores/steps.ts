@@ -211,11 +211,6 @@ export function listUnfinished(db: Database): Promise<StepRun[]> {
   return select(db, db`finished_at is null`);
 }
 
-/** Succeeded runs with their result events, oldest change first: what must have reached its next step. */
-export function listSucceeded(db: Database): Promise<StepRun[]> {
-  return select(db, db`status = 'succeeded'`);
-}
-
 /**
  * Lets the failed runs of an event be attempted again when it is sent once more, though their answer was final: whoever
  * sends it again has mended the cause.
