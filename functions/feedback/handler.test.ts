@@ -1,5 +1,7 @@
 import { createHash, randomUUID } from 'node:crypto';
+import postgres from 'postgres';
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
+import { digestOf } from '../../shared/events.ts';
 import { type FixtureSink, startSink } from '../../shared/function/fixtures/sink.ts';
 import { startFunction } from '../../shared/function/testing.ts';
 import { savePredictions } from '../../shared/stores/predictions.ts';
@@ -7,6 +9,7 @@ import { type TestStores, testStores } from '../../shared/stores/testing.ts';
 import { storeDrawnDataset, storeDrawnModel } from '../../shared/stores/testing-models.ts';
 import { drawPhoto } from '../../shared/vision/drawn.ts';
 import { wilsonInterval } from '../../shared/vision/metrics.ts';
+import { clientHash } from './clients.ts';
 import * as feedback from './handler.ts';
 
 const version = 'v0000000001';
@@ -32,7 +35,10 @@ afterAll(async () => {
   await sink?.close();
   await stores?.drop();
 });
-beforeEach(() => stores.db`delete from feedback`);
+beforeEach(async () => {
+  await stores.db`delete from feedback`;
+  for (const key of await keys('feedback/')) await stores.objects.delete(key);
+});
 
 function start(env: Record<string, string> = {}) {
   const settings = { MODEL_NAME: 'plants', PREDICTION_LOG_SALT: salt, FEEDBACK_PER_MINUTE: '1000' };
@@ -69,11 +75,42 @@ const give = (body: unknown, client = '203.0.113.7', url = server.url) =>
     url,
   );
 
-function giveWithPhoto(body: object, bytes: Uint8Array = photo) {
+function giveWithPhoto(body: object, bytes: Uint8Array = photo, client?: string) {
   const form = new FormData();
   form.append('feedback', JSON.stringify(body));
   form.append('photo', new File([new Uint8Array(bytes)], 'photo.jpg'));
-  return call('/', { method: 'POST', body: form });
+  return call('/', {
+    method: 'POST',
+    headers: client === undefined ? {} : { 'x-forwarded-for': client },
+    body: form,
+  });
+}
+
+/** Until the statement that saves feedback waits for what somebody else holds. */
+async function savingWaits(): Promise<void> {
+  const waits = async () => {
+    const [row] = await stores.db<{ waiting: boolean }[]>`
+      select exists (select from pg_stat_activity
+        where datname = current_database() and wait_event_type = 'Lock' and query like '%into feedback%' and pid <> pg_backend_pid()) as waiting`;
+    return row?.waiting;
+  };
+  await expect.poll(waits, { timeout: 30_000 }).toBe(true);
+}
+
+/** Holds the database's part of a client's feedback on an answer up, until it is let go. */
+async function holdUp(prediction: string, client: string) {
+  const holder = postgres(stores.url, { max: 1, onnotice: () => {} });
+  const id = digestOf('feedback', prediction, clientHash(client, salt)).slice(0, 32);
+  await holder.unsafe('begin');
+  await holder`
+    insert into feedback (id, prediction, client, model, version, predicted)
+    values (${id}, ${prediction}, '', 'plants', ${version}, 'dandelion')`;
+  return {
+    async letGo() {
+      await holder.unsafe('rollback');
+      await holder.end();
+    },
+  };
 }
 
 const review = (id: string, verdict: 'accept' | 'reject', body?: object) =>
@@ -109,7 +146,7 @@ describe('giving feedback', () => {
   it('keeps a photo that its owner agreed to, apart from those of datasets', async () => {
     const { status, body } = await giveWithPhoto(said({ consent: true }));
     expect(status).toBe(202);
-    expect(await keys('feedback/')).toEqual([`feedback/${sha256(photo)}`]);
+    expect(await keys('feedback/')).toEqual([`feedback/${body.id}/${sha256(photo)}`]);
     expect(await keys(`images/${sha256(photo)}`)).toEqual([]);
     const response = await fetch(`${server.url}/reviews/${body.id}/photo`);
     expect(Buffer.from(await response.arrayBuffer()).equals(photo)).toBe(true);
@@ -227,6 +264,52 @@ describe('a review', () => {
     const { body } = await giveWithPhoto(said({ consent: true }), other);
     expect(await review(body.id, 'reject')).toMatchObject({ body: { status: 'rejected', photo: null } });
     expect([...(await keys('feedback/')), ...(await keys(`images/${sha256(other)}`))]).toEqual([]);
+  });
+
+  it('that rejects leaves the same photo to others, one that just arrives too', async () => {
+    const same = await drawPhoto('grass', 502);
+    const { body: first } = await giveWithPhoto(said({ consent: true }), same);
+    const body = said({ consent: true });
+    const held = await holdUp(body.prediction, '203.0.113.8');
+    const arriving = giveWithPhoto(body, same, '203.0.113.8');
+    try {
+      // Its photo is stored, its feedback not yet.
+      await savingWaits();
+      expect((await review(first.id, 'reject')).body.status).toBe('rejected');
+    } finally {
+      await held.letGo();
+    }
+    const { body: second } = await arriving;
+    const response = await fetch(`${server.url}/reviews/${second.id}/photo`);
+    expect(sha256(Buffer.from(await response.arrayBuffer()))).toBe(sha256(same));
+    expect(await review(second.id, 'accept')).toMatchObject({ status: 200, body: { status: 'accepted' } });
+    expect(await keys(`images/${sha256(same)}`)).toHaveLength(1);
+    expect(await keys('feedback/')).toEqual([]);
+  });
+
+  it('that rejects while its client says more stands, and keeps no photo', async () => {
+    const body = said({ consent: true });
+    const { body: given } = await giveWithPhoto(body, await drawPhoto('grass', 503));
+    const holder = postgres(stores.url, { max: 1, onnotice: () => {} });
+    await holder.unsafe('begin');
+    await holder`
+      update feedback set status = 'rejected', reviewed_at = now(), sha256 = null, photo = null where id = ${given.id}`;
+    const again = giveWithPhoto(body, await drawPhoto('grass', 504));
+    await savingWaits();
+    await holder.unsafe('commit');
+    await holder.end();
+    expect(await again).toMatchObject({ status: 200, body: { id: given.id, status: 'rejected' } });
+    expect(await keys('feedback/')).toHaveLength(1);
+  });
+
+  it('finds a photo that an earlier release kept under its digest alone', async () => {
+    const old = await drawPhoto('grass', 505);
+    const { body: given } = await giveWithPhoto(said({ consent: true }), old);
+    for (const key of await keys('feedback/')) await stores.objects.delete(key);
+    await stores.objects.put(`feedback/${sha256(old)}`, old);
+    expect((await fetch(`${server.url}/reviews/${given.id}/photo`)).status).toBe(200);
+    expect((await review(given.id, 'accept')).status).toBe(200);
+    expect(await keys('feedback/')).toEqual([]);
   });
 
   it('is about what was looked at, once', async () => {

@@ -3,7 +3,7 @@ import { DandelionError } from '../../shared/errors.ts';
 import { createRateLimit } from '../../shared/function/security.ts';
 import type { FunctionContext, FunctionEvent, InitContext } from '../../shared/function/types.ts';
 import { openDatabase } from '../../shared/stores/database.ts';
-import { measureLiveAccuracy, saveFeedback } from '../../shared/stores/feedback.ts';
+import { feedbackId, measureLiveAccuracy, saveFeedback } from '../../shared/stores/feedback.ts';
 import { openObjects } from '../../shared/stores/objects.ts';
 import { clientHash } from './clients.ts';
 import { BODY_LIMIT_BYTES, type FeedbackSettings, feedbackSettings } from './config.ts';
@@ -39,22 +39,23 @@ export async function handler(event: FunctionEvent, context: FunctionContext): P
 }
 
 async function takeFeedback(event: FunctionEvent, context: FunctionContext): Promise<unknown> {
-  const { client = '' } = event;
-  limitRate(client);
+  const { client: address = '' } = event;
+  limitRate(address);
   const { said, photo: bytes } = await readFeedback(event, stores.objects);
-  const photo = bytes === undefined ? null : await keepPhoto(stores, settings, bytes);
   const { prediction, model, predicted, label } = said;
+  const client = clientHash(address, settings.PREDICTION_LOG_SALT);
+  const id = feedbackId({ prediction, client });
+  const photo = bytes === undefined ? null : await keepPhoto(stores, settings, { id, bytes });
   const saved = await saveFeedback(
     stores.db,
     {
-      ...{ prediction, predicted, label, photo },
+      ...{ prediction, client, predicted, label, photo },
       ...{ model: model.name, version: model.version },
-      client: clientHash(client, settings.PREDICTION_LOG_SALT),
     },
     { ofAll: settings.FEEDBACK_MOST_WAITING, ofClient: settings.FEEDBACK_MOST_OF_CLIENT },
   );
   const isKept = saved?.status === 'waiting';
-  if (photo !== null && !isKept) await dropUnwantedPhoto(stores, photo.sha256);
+  if (photo !== null && !isKept) await dropUnwantedPhoto(stores, { id, sha256: photo.sha256 });
   if (saved === undefined) {
     throw new DandelionError(
       'feedback-full',
@@ -64,8 +65,8 @@ async function takeFeedback(event: FunctionEvent, context: FunctionContext): Pro
       },
     );
   }
-  if (saved.replacedPhoto !== null) await dropUnwantedPhoto(stores, saved.replacedPhoto);
-  const { id, status } = saved;
+  const { replacedPhoto, status } = saved;
+  if (replacedPhoto !== null) await dropUnwantedPhoto(stores, { id, sha256: replacedPhoto });
   const data = { feedback: id, prediction, model, predicted, label, photo: photo?.sha256 ?? null };
   if (isKept) {
     context.emit({ type: 'dev.dandelion.feedback.given.v1', subject: model.version, data });

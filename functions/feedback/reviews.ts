@@ -13,7 +13,7 @@ import { imageKey } from '../../shared/stores/images.ts';
 import { readModel } from '../../shared/stores/models.ts';
 import { reviewQuery, reviewRequest } from './config.ts';
 import { logFeedback } from './figures.ts';
-import { dropUnwantedPhoto, type FeedbackStores, releasePhoto, waitingKey } from './photos.ts';
+import { dropUnwantedPhoto, type FeedbackStores, readWaitingPhoto, releasePhoto } from './photos.ts';
 
 const itemPath = /^\/reviews\/([0-9a-f]{32})(?:\/(photo|accept|reject))?$/;
 
@@ -58,19 +58,21 @@ async function find({ db }: FeedbackStores, id: string): Promise<Feedback> {
   throw new DandelionError('feedback-unknown', `There is no feedback ${id}.`);
 }
 
-async function photoOf({ objects }: FeedbackStores, { id, photo, status }: Feedback): Promise<Uint8Array> {
+async function photoOf(stores: FeedbackStores, { id, photo, status }: Feedback): Promise<Uint8Array> {
   if (photo === null) throw new DandelionError('not-found', `The feedback ${id} came without a photo.`);
-  const key = status === 'accepted' ? imageKey(photo.sha256) : waitingKey(photo.sha256);
-  return (await objects.get(key)).bytes;
+  const { sha256 } = photo;
+  if (status !== 'accepted') return readWaitingPhoto(stores, { id, sha256 });
+  return (await stores.objects.get(imageKey(sha256))).bytes;
 }
 
 /** The photo goes first: one without its feedback is never looked at, feedback without its photo would break a training. */
 async function accept(event: FunctionEvent, stores: FeedbackStores, feedback: Feedback): Promise<Feedback> {
   const { label = feedback.label } = readReview(event, feedback);
   await checkLabel(stores, feedback, label);
-  if (feedback.photo !== null && label !== null) await releasePhoto(stores, feedback.photo.sha256);
+  const { id, photo } = feedback;
+  if (photo !== null && label !== null) await releasePhoto(stores, { id, sha256: photo.sha256 });
   await settle(stores, feedback, { status: 'accepted', label });
-  return find(stores, feedback.id);
+  return find(stores, id);
 }
 
 async function reject(event: FunctionEvent, stores: FeedbackStores, feedback: Feedback): Promise<Feedback> {
@@ -100,7 +102,7 @@ async function settle(
   verdict: FeedbackVerdict,
 ): Promise<void> {
   if (!(await settleFeedback(stores.db, { id, givenAt }, verdict))) throw changed(id);
-  if (photo !== null) await dropUnwantedPhoto(stores, photo.sha256);
+  if (photo !== null) await dropUnwantedPhoto(stores, { id, sha256: photo.sha256 });
 }
 
 function settled(id: string): DandelionError {

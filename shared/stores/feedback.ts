@@ -50,6 +50,11 @@ export interface SavedFeedback {
   replacedPhoto: string | null;
 }
 
+/** The id of what a client says about an answer; the same again is the same feedback. */
+export function feedbackId({ prediction, client }: Pick<GivenFeedback, 'prediction' | 'client'>): string {
+  return digestOf('feedback', prediction, client).slice(0, 32);
+}
+
 /** "unknown" is what predict says of none of the classes. */
 export function isCorrect({ predicted, label }: Pick<GivenFeedback, 'predicted' | 'label'>): boolean {
   return label === (predicted === UNKNOWN ? null : predicted);
@@ -69,12 +74,13 @@ export async function saveFeedback(
 ): Promise<SavedFeedback | undefined> {
   const { prediction, client, model, version, predicted, label, photo } = given;
   const { ofAll, ofClient } = mostWaiting;
-  const id = digestOf('feedback', prediction, client).slice(0, 32);
+  const id = feedbackId(given);
   const photoJson = photo === null ? null : asJson(photo);
+  // What was there before is locked, or a verdict that comes meanwhile would go unseen.
   const [row] = await query(
     db,
     () => db<{ status: FeedbackStatus; before: string | null }[]>`
-      with earlier as (select status, sha256 from feedback where id = ${id}),
+      with earlier as (select status, sha256 from feedback where id = ${id} for update),
       saved as (
         insert into feedback (id, prediction, client, model, version, predicted, label, sha256, photo)
         select ${id}, ${prediction}, ${client}, ${model}, ${version}, ${predicted}, ${label},
@@ -173,11 +179,15 @@ export async function settleFeedback(
   return accepted.length > 0;
 }
 
-/** True while a photo belongs to feedback that waits. */
-export async function isPhotoWaiting(db: Database, sha256: string): Promise<boolean> {
+/** True while a photo belongs to feedback that waits: this one, or any without an `id`. */
+export async function isPhotoWaiting(
+  db: Database,
+  { sha256, id }: { sha256: string; id?: string },
+): Promise<boolean> {
+  const ofThis = id === undefined ? db`true` : db`id = ${id}`;
   const rows = await query(
     db,
-    () => db`select from feedback where sha256 = ${sha256} and status = 'waiting' limit 1`,
+    () => db`select from feedback where sha256 = ${sha256} and status = 'waiting' and ${ofThis} limit 1`,
   );
   return rows.length > 0;
 }
