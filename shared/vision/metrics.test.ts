@@ -90,6 +90,30 @@ describe('evaluateClassifier', () => {
   });
 
   it.each([
+    // As an implementation had them that went through every photo of every class: speed must not change figures.
+    [2, 50, 1, 0.9113300492610837, 0.9967159277504105],
+    [3, 100, 4, 0.8426542561469033, 0.9332846055088702],
+    [5, 300, 6, 0.8166043718426235, 0.866298042619577],
+  ])('has the same interval of %i classes and %i photos for ever', (classes, photos, drawn, low, high) => {
+    const random = seededRandom(drawn);
+    const labels = Int32Array.from({ length: photos }, () => Math.floor(random() * classes));
+    const probabilities = new Float32Array(photos * classes);
+    for (const [photo, label] of labels.entries()) {
+      let sum = 0;
+      const own = probabilities.subarray(photo * classes, (photo + 1) * classes);
+      for (let c = 0; c < classes; c += 1) {
+        const score = random() + (label === c ? 0.4 : 0);
+        own[c] = score;
+        sum += score;
+      }
+      for (const [c, score] of own.entries()) own[c] = score / sum;
+    }
+    const names = Array.from({ length: classes }, (_, c) => `c${c}`);
+    const { rocAucInterval } = evaluateClassifier(probabilities, labels, names, { seed: drawn });
+    expect(rocAucInterval).toEqual([low, high]);
+  });
+
+  it.each([
     // By scipy.optimize.brentq on Newcombe's formula.
     [3, 3, 0.50101876],
     [16, 31, 0.90439911],

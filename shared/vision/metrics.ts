@@ -1,6 +1,7 @@
 import { DandelionError } from '../errors.ts';
 import type { MetricsSummary } from '../events.ts';
 import { type Random, seededRandom } from './random.ts';
+import { areaUnderCurve, evenWeights, type Ranking, rank, rocCurve, type Weights } from './ranking.ts';
 
 /** Photos whose highest probability falls into one interval. */
 export interface CalibrationBin {
@@ -76,6 +77,7 @@ export function evaluateClassifier(
     if (row?.[predicted] !== undefined) row[predicted] += 1;
   }
   const correct = predictions.filter(({ right }) => right).length;
+  const even = evenWeights(images);
   const rankings = classes.map((_, c) => rank(probabilities, labels, classes.length, c));
   const calibration = calibrationBins(predictions);
   const gap = calibration.reduce((sum, bin) => sum + bin.photos * Math.abs(bin.accuracy - bin.confidence), 0);
@@ -84,7 +86,7 @@ export function evaluateClassifier(
       images,
       accuracy: correct / images,
       interval: wilsonInterval(correct, images),
-      rocAuc: macroAuc(rankings),
+      rocAuc: macroAuc(rankings, even),
       ece: gap / images,
       perClass: Object.fromEntries(classes.map((name, c) => [name, classScores(confusion, c)])),
     },
@@ -92,10 +94,10 @@ export function evaluateClassifier(
     logLoss: logLoss(probabilities, labels, classes.length),
     rocAucInterval: bootstrapAuc(rankings, labels, seededRandom(options.seed)),
     roc: Object.fromEntries(
-      classes.map((name, c) => {
-        const ranking = rankings[c] ?? [];
-        return [name, { auc: areaUnderCurve(ranking) ?? 0.5, curve: rocCurve(ranking) }];
-      }),
+      rankings.map((ranking, c) => [
+        classes[c] ?? '',
+        { auc: areaUnderCurve(ranking, even) ?? 0.5, curve: rocCurve(ranking) },
+      ]),
     ),
     calibration,
   };
@@ -155,47 +157,6 @@ function calibrationBins(predictions: readonly { confidence: number; right: bool
   }));
 }
 
-/** A photo in the order of falling score; photos of equal score share a `tie`. */
-interface Ranked {
-  photo: number;
-  tie: number;
-  positive: boolean;
-}
-
-function rank(probabilities: Float32Array, labels: Int32Array, classes: number, c: number): Ranked[] {
-  const score = (photo: number) => probabilities[photo * classes + c] ?? 0;
-  const order = [...labels.keys()].sort((a, b) => score(b) - score(a));
-  let tie = 0;
-  return order.map((photo, place) => {
-    const previous = order[place - 1];
-    if (previous !== undefined && score(previous) !== score(photo)) tie += 1;
-    return { photo, tie, positive: labels[photo] === c };
-  });
-}
-
-/**
- * The ROC curve, from [0, 0] to [1, 1]: its corners alone, equal scores as one slanted line.
- *
- * @returns empty when there are no positives or no negatives
- */
-function rocCurve(ranking: readonly Ranked[]): [number, number][] {
-  const positives = ranking.filter(({ positive }) => positive).length;
-  const negatives = ranking.length - positives;
-  if (positives === 0 || negatives === 0) return [];
-  const points: [number, number][] = [[0, 0]];
-  let [x, y] = [0, 0];
-  for (const [place, { tie, positive }] of ranking.entries()) {
-    if (positive) y += 1;
-    else x += 1;
-    if (ranking[place + 1]?.tie === tie) continue;
-    const [[beforeX, beforeY] = [-1, -1], [lastX, lastY] = [-1, -1]] = points.slice(-2);
-    const straight = (beforeX === lastX && lastX === x) || (beforeY === lastY && lastY === y);
-    if (straight && points.length > 1) points.pop();
-    points.push([x, y]);
-  }
-  return points.map(([x, y]) => [x / negatives, y / positives]);
-}
-
 /**
  * The area under the ROC curve of a score: the share of pairs in which the positive scores higher, ties counted half.
  *
@@ -207,37 +168,10 @@ export function rocAucOf(positives: Float32Array, negatives: Float32Array): numb
   scores.set(negatives, positives.length);
   const [positive, negative] = [0, 1];
   const labels = Int32Array.from(scores, (_, place) => (place < positives.length ? positive : negative));
-  return areaUnderCurve(rank(scores, labels, 1, positive)) ?? 0.5;
+  return areaUnderCurve(rank(scores, labels, 1, positive), evenWeights(scores.length)) ?? 0.5;
 }
 
-/**
- * The area under the ROC curve: the share of pairs of a positive and a negative that are in the right order,
- * ties counted half (Hanley and McNeil, 1982).
- *
- * @param weights how often each photo counts; once without it
- * @returns undefined when there are no positives or no negatives
- */
-function areaUnderCurve(ranking: readonly Ranked[], weights?: Uint16Array): number | undefined {
-  let [positives, negatives, ordered, tiedPositives, tiedNegatives] = [0, 0, 0, 0, 0];
-  let tie = 0;
-  const closeTie = () => {
-    ordered += tiedNegatives * (positives + tiedPositives / 2);
-    positives += tiedPositives;
-    negatives += tiedNegatives;
-    [tiedPositives, tiedNegatives] = [0, 0];
-  };
-  for (const ranked of ranking) {
-    if (ranked.tie !== tie) closeTie();
-    tie = ranked.tie;
-    const weight = weights === undefined ? 1 : (weights[ranked.photo] ?? 0);
-    if (ranked.positive) tiedPositives += weight;
-    else tiedNegatives += weight;
-  }
-  closeTie();
-  return positives === 0 || negatives === 0 ? undefined : ordered / (positives * negatives);
-}
-
-function macroAuc(rankings: readonly Ranked[][], weights?: Uint16Array): number {
+function macroAuc(rankings: readonly Ranking[], weights: Weights): number {
   // The curves of two classes mirror each other: one area stands for both.
   const used = rankings.length === 2 ? rankings.slice(1) : rankings;
   const areas = used.map((ranking) => areaUnderCurve(ranking, weights)).filter((area) => area !== undefined);
@@ -245,9 +179,10 @@ function macroAuc(rankings: readonly Ranked[][], weights?: Uint16Array): number 
 }
 
 /** Percentile interval; each class keeps its number of photos in every sample (Efron and Tibshirani, 1993). */
-function bootstrapAuc(rankings: readonly Ranked[][], labels: Int32Array, random: Random): [number, number] {
+function bootstrapAuc(rankings: readonly Ranking[], labels: Int32Array, random: Random): [number, number] {
   const byClass = rankings.map((_, c) => [...labels.keys()].filter((photo) => labels[photo] === c));
   const weights = new Uint16Array(labels.length);
+  const sum = byClass.reduce((photos, own) => photos + own.length, 0);
   const areas = Float64Array.from({ length: BOOTSTRAP_SAMPLES }, () => {
     weights.fill(0);
     for (const photos of byClass) {
@@ -256,7 +191,7 @@ function bootstrapAuc(rankings: readonly Ranked[][], labels: Int32Array, random:
         weights[photo] = (weights[photo] ?? 0) + 1;
       }
     }
-    return macroAuc(rankings, weights);
+    return macroAuc(rankings, { of: weights, sum });
   }).sort();
   const percentile = (share: number) => areas[Math.round(share * (BOOTSTRAP_SAMPLES - 1))] ?? 0.5;
   const [low, high] = [percentile(0.025), percentile(0.975)];
