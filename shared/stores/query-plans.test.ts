@@ -5,6 +5,7 @@ import { missingFeatures, readFeatures, storeFeatures } from './features.ts';
 import { recordGroups } from './images.ts';
 import { claimNotices } from './outbox.ts';
 import { findStep, giveUpSteps, takeOverSteps } from './steps.ts';
+import { knownSteps, pagesOfSucceeded } from './succeeded-steps.ts';
 import { type TestDatabase, testDatabase } from './testing.ts';
 import { fillDatabase } from './testing-filled.ts';
 
@@ -41,6 +42,8 @@ beforeAll(async () => {
     }));
     ({ version } = await storeDataset(db, { model, ingestion: model, seed: 1, images }));
   }
+  // One after the other, with results, as functions finish.
+  await db`update steps set result = '{}', updated_at = now() - event_id::int * interval '1 second'`;
   await db.unsafe('analyze');
 });
 afterAll(() => database.drop());
@@ -89,6 +92,11 @@ const wanted = () => sha256.slice(100, 132);
 
 it.each<[string, (db: TestDatabase['db']) => Promise<unknown>]>([
   ['the ledger looks a run up', (db) => findStep(db, 'train', 'filled-17')],
+  ['the reconciler asks which runs are there', (db) => knownSteps(db, ['filled-17', 'filled-18'])],
+  [
+    'the reconciler reads a page of runs',
+    (db) => pagesOfSucceeded(db, { graceMs: 0 })[Symbol.asyncIterator]().next(),
+  ],
   [
     'the sweep takes over what nobody works on',
     (db) => takeOverSteps(db, { ...lease, limit: 5, except: [] }),
