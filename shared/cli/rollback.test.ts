@@ -1,6 +1,6 @@
 import { execFile } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdtemp, rm } from 'node:fs/promises';
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { createServer } from 'node:http';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -44,10 +44,17 @@ afterAll(async () => {
   await rm(folder, { recursive: true, force: true, maxRetries: 5, retryDelay: 200 });
 });
 
-async function rollBack(...words: string[]): Promise<{ code: number; output: string }> {
+function rollBack(...words: string[]): Promise<{ code: number; output: string }> {
+  return rollBackWith({}, ...words);
+}
+
+async function rollBackWith(
+  settings: Record<string, string>,
+  ...words: string[]
+): Promise<{ code: number; output: string }> {
   const url = `${platform.gatewayUrl}/function/deploy`;
   const parameters = [join(import.meta.dirname, 'rollback.ts'), '--model', 'plants', '--url', url, ...words];
-  const env = { ...process.env, NODE_NO_WARNINGS: '1' };
+  const env = { ...process.env, NODE_NO_WARNINGS: '1', ...settings };
   return run(process.execPath, parameters, { env }).then(
     ({ stdout }) => ({ code: 0, output: stdout }),
     ({ code, stderr }) => ({ code, output: stderr }),
@@ -104,4 +111,52 @@ it('ends with 1 where deploy fails, so that a script tries again, and with 2 whe
   expect(await rollBack('--url', url)).toEqual({ code: 2, output: 'Not now.\n' });
   failing.closeAllConnections();
   failing.close();
+});
+
+it('brings predict back where someone deleted its Service, once it is told which version', async () => {
+  const revision = `predict-${first}`;
+  const service = {
+    metadata: { generation: 1 },
+    spec: {},
+    status: {
+      observedGeneration: 1,
+      traffic: [{ revisionName: revision, percent: 100, tag: 'champion' }],
+      conditions: [{ type: 'Ready', status: 'True' }],
+    },
+  };
+  const labels = { 'dandelion.dev/model-version': first };
+  const posted: string[] = [];
+  // As deploy would answer the event: with a Service.
+  const api = createServer((request, response) => {
+    request.resume();
+    const url = request.url ?? '';
+    if (request.method === 'POST') posted.push(url);
+    const found =
+      request.method === 'POST'
+        ? {}
+        : url.endsWith('/services/predict') && posted.length > 0
+          ? service
+          : url.endsWith(`/revisions/${revision}`) && { metadata: { labels } };
+    response.writeHead(found ? 200 : 404, { 'content-type': 'application/json' });
+    response.end(JSON.stringify(found || {}));
+  }).listen(0, '127.0.0.1');
+  await once(api, 'listening');
+  const address = api.address();
+  const server = `http://127.0.0.1:${typeof address === 'object' ? address?.port : 0}`;
+  const config = {
+    ...{ apiVersion: 'v1', kind: 'Config', 'current-context': 'test', users: [] },
+    // Without it the client refuses plain HTTP.
+    clusters: [{ name: 'test', cluster: { server, 'insecure-skip-tls-verify': true } }],
+    contexts: [{ name: 'test', context: { cluster: 'test', user: '', namespace: 'plants' } }],
+  };
+  const kubeconfig = join(folder, 'kubeconfig.json');
+  await writeFile(kubeconfig, JSON.stringify(config));
+  const onCluster = (...words: string[]) => rollBackWith({ KUBECONFIG: kubeconfig }, '--cluster', ...words);
+  const unnamed = await onCluster();
+  expect(unnamed).toEqual({ code: 2, output: expect.stringContaining('say which is to with --to') });
+  expect(posted).toEqual([]);
+  expect(await onCluster('--to', first)).toEqual({ code: 0, output: `${first} serves again.\n` });
+  expect(posted).toEqual([expect.stringContaining('broker-ingress')]);
+  api.closeAllConnections();
+  api.close();
 });

@@ -119,13 +119,14 @@ async function rollBackOnCluster(
   const before = await readPredictTraffic(api, namespace);
   const champion = before?.targets.find(({ tag }) => tag === 'champion');
   const served = champion?.version;
-  if (champion === undefined || served === undefined) {
+  if (served === undefined && to === undefined) {
     throw new DandelionError(
       'bad-config',
-      `No model serves in namespace ${namespace}; name another with --namespace.`,
+      `No model serves in namespace ${namespace}; say which is to with --to, or name another with --namespace.`,
     );
   }
-  if (served === to) return renew({ api, namespace, champion }, to, event);
+  if (champion !== undefined && to !== undefined && served === to)
+    return renew({ api, namespace, champion }, to, event);
   await sendToBroker(api, { namespace, name: BROKER }, event);
   const serving = await untilServing(api, namespace, {
     wanted: to,
@@ -133,7 +134,8 @@ async function rollBackOnCluster(
     timeoutMs: CLUSTER_TIMEOUT_MS,
     check: () => rejectRefused(api, namespace, event),
   });
-  say(`${serving} serves again, ${served} was taken back.`);
+  // Without a Service, someone deleted it: deploy makes it anew.
+  say(`${serving} serves again${served === undefined ? '' : `, ${served} was taken back`}.`);
 }
 
 /**
