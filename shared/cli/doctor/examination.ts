@@ -33,11 +33,24 @@ const CHECK_WITHIN_MS = 15_000;
 /** Signatures and tokens are refused from minutes on; leases and the order of logs suffer before. */
 const CLOCKS_WITHIN_MS = 10_000;
 
-/** Does one check after the other, so that none slows another down, and then compares the clocks they met. */
+/** A server that has said nothing for so long does not slow the next check down. */
+const SILENT_AFTER_MS = 1000;
+
+/**
+ * Does one check after the other, so that none slows another down, but for those that wait for a silent server; then
+ * compares the clocks they met.
+ */
 export async function* examine(settings: DoctorSettings): AsyncGenerator<NamedFinding> {
+  let turn: Promise<unknown> = Promise.resolve();
+  const looks = checks.map((check) => {
+    const begun = turn;
+    const looking = begun.then(() => look(check, settings));
+    turn = Promise.race([looking, begun.then(() => delay(SILENT_AFTER_MS))]);
+    return looking.then((finding) => ({ name: check.name, ...finding }));
+  });
   const found: NamedFinding[] = [];
-  for (const check of checks) {
-    const finding = { name: check.name, ...(await look(check, settings)) };
+  for (const looking of looks) {
+    const finding = await looking;
     found.push(finding);
     yield finding;
   }
