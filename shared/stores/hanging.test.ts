@@ -1,7 +1,7 @@
 import { once } from 'node:events';
 import { type AddressInfo, connect, createServer, type Server, type Socket } from 'node:net';
 import { TLSSocket } from 'node:tls';
-import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
+import { afterAll, afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
 import { closeDatabases, type Database, openDatabase } from './database.ts';
 import { openMlflowClient } from './mlflow-client.ts';
 import { seekBucket } from './objects-s3.ts';
@@ -15,8 +15,8 @@ import { openWay, type Way } from './testing-way.ts';
 const TEST_TIMEOUT_MS = 120_000;
 const servers: Server[] = [];
 const sockets = new Set<Socket>();
-afterEach(async () => {
-  vi.unstubAllEnvs();
+afterEach(() => void vi.unstubAllEnvs());
+afterAll(() => {
   for (const socket of sockets) socket.destroy();
   for (const server of servers.splice(0)) server.close();
 });
@@ -126,7 +126,8 @@ test(
   TEST_TIMEOUT_MS,
 );
 
-describe('an Elasticsearch that hangs', () => {
+// Side by side: each waits for its own limit.
+describe.concurrent('over HTTP,', () => {
   const document = { stream: 'logs-dandelion.predict-default', id: '1', json: '{"message":"a line"}' };
   const open = (place: string): Search => {
     const search = openSearch({
@@ -153,7 +154,7 @@ describe('an Elasticsearch that hangs', () => {
       },
     ],
   ])(
-    'and %s is given up, by its name and with the cure',
+    'an Elasticsearch that %s is given up, by its name and with the cure',
     async (_how, meet) => {
       const place = await serve(meet);
       const search = open(place);
@@ -165,31 +166,31 @@ describe('an Elasticsearch that hangs', () => {
     },
     TEST_TIMEOUT_MS,
   );
+
+  test(
+    'an S3 server that hangs is given up, by its name and with the cure',
+    async () => {
+      const place = await serve();
+      const settings = { S3_ENDPOINT: `http://${place}`, S3_BUCKET: 'flowers', S3_REGION: 'us-east-1' };
+      const keys = { AWS_ACCESS_KEY_ID: 'me', AWS_SECRET_ACCESS_KEY: 'secret' };
+      await expect(seekBucket({ ...settings, ...keys })).rejects.toMatchObject({
+        code: 'store-unavailable',
+        message: expect.stringMatching(`${place}.*S3_ENDPOINT`),
+      });
+    },
+    TEST_TIMEOUT_MS,
+  );
+
+  test(
+    'an MLflow that hangs is given up, by its name and with the cure',
+    async () => {
+      const place = await serve();
+      const client = openMlflowClient({ MLFLOW_TRACKING_URI: `http://${place}` }, { patienceMs: 0 });
+      await expect(client.findExperiment('plants')).rejects.toMatchObject({
+        code: 'store-unavailable',
+        message: expect.stringMatching(`${place}.*MLFLOW_TRACKING_URI`),
+      });
+    },
+    TEST_TIMEOUT_MS,
+  );
 });
-
-test(
-  'an S3 server that hangs is given up, by its name and with the cure',
-  async () => {
-    const place = await serve();
-    const settings = { S3_ENDPOINT: `http://${place}`, S3_BUCKET: 'flowers', S3_REGION: 'us-east-1' };
-    const keys = { AWS_ACCESS_KEY_ID: 'me', AWS_SECRET_ACCESS_KEY: 'secret' };
-    await expect(seekBucket({ ...settings, ...keys })).rejects.toMatchObject({
-      code: 'store-unavailable',
-      message: expect.stringMatching(`${place}.*S3_ENDPOINT`),
-    });
-  },
-  TEST_TIMEOUT_MS,
-);
-
-test(
-  'an MLflow that hangs is given up, by its name and with the cure',
-  async () => {
-    const place = await serve();
-    const client = openMlflowClient({ MLFLOW_TRACKING_URI: `http://${place}` }, { patienceMs: 0 });
-    await expect(client.findExperiment('plants')).rejects.toMatchObject({
-      code: 'store-unavailable',
-      message: expect.stringMatching(`${place}.*MLFLOW_TRACKING_URI`),
-    });
-  },
-  TEST_TIMEOUT_MS,
-);
