@@ -8,20 +8,8 @@ import { readDeploySettings } from './config.ts';
 import { type Cluster, openCluster } from './kubernetes.ts';
 import type { Rollout } from './rollout.ts';
 import { createKnativeRollout } from './rollout-knative.ts';
+import { testTemplate } from './testing-template.ts';
 
-const template = `
-apiVersion: serving.knative.dev/v1
-kind: Service
-metadata: { name: predict }
-spec:
-  template:
-    spec:
-      containers:
-        - image: dev.local/dandelion-predict:test
-          env:
-            - { name: MODEL_NAME, value: "\${MODEL_NAME}" }
-            - { name: MODEL_VERSION, value: "\${MODEL_VERSION}" }
-`;
 const version = 'v0000000001';
 const service = { metadata: { name: 'predict' }, spec: { template: {} } };
 
@@ -52,7 +40,7 @@ beforeAll(async () => {
     ...{ 'current-context': 'x', apiVersion: 'v1', kind: 'Config' },
   };
   await writeFile(join(folder, 'kubeconfig'), JSON.stringify(kubeconfig));
-  await writeFile(join(folder, 'service.yaml'), template);
+  await writeFile(join(folder, 'service.yaml'), testTemplate);
   vi.stubEnv('KUBECONFIG', join(folder, 'kubeconfig'));
   const settings = readDeploySettings({
     ...{ DATABASE_URL: 'postgres://unused/unused', OBJECTS_DIR: folder },

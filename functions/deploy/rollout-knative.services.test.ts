@@ -9,20 +9,8 @@ import { readDeploySettings } from './config.ts';
 import { type Cluster, openCluster } from './kubernetes.ts';
 import type { Rollout } from './rollout.ts';
 import { createKnativeRollout } from './rollout-knative.ts';
+import { testTemplate } from './testing-template.ts';
 
-const template = `
-apiVersion: serving.knative.dev/v1
-kind: Service
-metadata: { name: predict }
-spec:
-  template:
-    spec:
-      containers:
-        - image: dev.local/dandelion-predict:test
-          env:
-            - { name: MODEL_NAME, value: "\${MODEL_NAME}" }
-            - { name: MODEL_VERSION, value: "\${MODEL_VERSION}" }
-`;
 const [first, second] = ['v0000000001', 'v0000000002'] as const;
 
 describeService('KUBECONFIG', 'a rollout on a Kubernetes API', () => {
@@ -43,7 +31,7 @@ describeService('KUBECONFIG', 'a rollout on a Kubernetes API', () => {
     await core.createNamespace({ body: { metadata: { name: namespace } } });
     folder = await mkdtemp(join(tmpdir(), 'deploy-'));
     const path = join(folder, 'service.yaml');
-    await writeFile(path, template);
+    await writeFile(path, testTemplate);
     const env = { DATABASE_URL: 'postgres://unused/unused', OBJECTS_DIR: folder, PREDICT_TEMPLATE: path };
     const settings = readDeploySettings({ ...env, KUBE_NAMESPACE: namespace });
     cluster = await openCluster(settings);
