@@ -2,6 +2,7 @@ import { createHash } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { z } from 'zod';
 import { DandelionError } from '../errors.ts';
+import { parseJson } from '../json.ts';
 import type { Platform } from '../local/platform.ts';
 import { readDataset } from '../stores/datasets.ts';
 import { readPhoto } from '../stores/images.ts';
@@ -58,15 +59,10 @@ async function predict(
   });
   if (response.ok) return { prediction: answer.parse(await response.json()) };
   const said = await response.text();
-  return { problem: problemIn(said) ?? { code: String(response.status), detail: said } };
-}
-
-function problemIn(text: string): z.infer<typeof refusal> | undefined {
-  try {
-    return refusal.parse(JSON.parse(text));
-  } catch {
-    return undefined;
-  }
+  const { data: problem = { code: String(response.status), detail: said } } = refusal.safeParse(
+    parseJson(said),
+  );
+  return { problem };
 }
 
 async function testPhoto({ database, objects }: Platform, record: ModelRecord) {

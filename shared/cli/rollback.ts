@@ -125,8 +125,9 @@ async function rollBackOnCluster(
       `No model serves in namespace ${namespace}; say which is to with --to, or name another with --namespace.`,
     );
   }
-  if (champion !== undefined && to !== undefined && served === to)
-    return renew({ api, namespace, champion }, to, event);
+  if (champion !== undefined && champion.version === to) {
+    return renew({ api, namespace, champion }, champion.version, event);
+  }
   await sendToBroker(api, { namespace, name: BROKER }, event);
   const serving = await untilServing(api, namespace, {
     wanted: to,

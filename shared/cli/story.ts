@@ -6,12 +6,12 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { parseArgs } from 'node:util';
 import { DandelionError, toDandelionError } from '../errors.ts';
 import { type Platform, startPlatform } from '../local/platform.ts';
 import { percent } from '../percent.ts';
 import { type DriftCheck, listDriftChecks } from '../stores/drift-checks.ts';
 import { readChampion } from '../stores/models.ts';
+import { readWords, wholeNumber } from './command-line.ts';
 import { exitCodeOf, type Findings } from './report.ts';
 import { runPipeline } from './run-pipeline.ts';
 import { prepareSource } from './source.ts';
@@ -230,7 +230,7 @@ function createTimeline(): (sentence: string) => void {
 }
 
 function readOptions(words: string[]): StoryOptions | 'help' {
-  const given = parse(words);
+  const given = readWords({ args: words, options: flags, allowPositionals: false }).values;
   if (given.help) return 'help';
   return {
     photos: wholeNumber('photos', given.photos, 400),
@@ -238,19 +238,6 @@ function readOptions(words: string[]): StoryOptions | 'help' {
     labels: wholeNumber('labels', given.labels, 1),
     seed: wholeNumber('seed', given.seed, 0),
   };
-}
-
-function parse(words: string[]) {
-  try {
-    return parseArgs({ args: words, options: flags, allowPositionals: false }).values;
-  } catch (error) {
-    throw new DandelionError('bad-config', error instanceof Error ? error.message : String(error));
-  }
-}
-
-function wholeNumber(option: string, text: string, least: number): number {
-  if (/^\d+$/.test(text) && Number(text) >= least) return Number(text);
-  throw new DandelionError('bad-config', `--${option} ${text}: give a whole number of at least ${least}.`);
 }
 
 process.exitCode = await main(process.argv.slice(2));

@@ -6,9 +6,11 @@ import { servingGraph } from './serving-graph.ts';
 import { isNativeInstalled } from './tensorflow.ts';
 
 const installed = isNativeInstalled();
-if (!installed) {
-  console.warn('SKIPPED: tfjs-node is not held against onnxruntime: @tensorflow/tfjs-node is not installed.');
-}
+console.warn(
+  installed
+    ? 'SKIPPED: how tfjs-node is refused where it is missing: @tensorflow/tfjs-node is installed.'
+    : 'SKIPPED: tfjs-node is not held against onnxruntime: @tensorflow/tfjs-node is not installed.',
+);
 
 function graph(): Uint8Array {
   const random = seededRandom(3);
